@@ -5,17 +5,19 @@ split, and arithmetic whose operations are all on the `train` side.
 """
 
 import random
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator
+from functools import cache, partial
 from itertools import product
 from typing import Final, NamedTuple
 
 from r2reasoner.nano import arithmetic, scan
+from r2reasoner.nano.vocabulary import MOST_SUBTASKS
+from r2reasoner.types import REFERENCE
 
 TRAIN: Final[frozenset[arithmetic.Side]] = frozenset({"train"})
 SIGN_WEIGHTS: Final = {"+": 0.3, "-": 0.35, "*": 0.35}
 BRACKETED_SHARE: Final = 0.12
-SCAN_SHARE: Final = 0.2
+SCAN_SHARE: Final = 0.12
 PHRASE_SHARE: Final = 0.25
 
 
@@ -45,6 +47,25 @@ def rows(mix: Mix, count: int, seed: int) -> Iterator[Row]:
             yield Row(command, actions[command])
         else:
             yield arithmetic_row(mix.most_operands, rng)
+
+
+def policy_rows(lines: Iterable[tuple[str, str]], copies: int, seed: int) -> Iterator[Row]:
+    """Yield a decomposer's rows, steps in `copies` versions with their references renumbered.
+
+    Without that, a policy trained on at most 3 steps has never read `#3`. References of a whole
+    plan count its own subtasks, so they stay.
+    """
+    rng = random.Random(f"policy rows {seed}")
+    for asked, written in lines:
+        if not REFERENCE.search(asked):
+            yield from [Row(asked, written)] * copies
+            continue
+        present = sorted({int(n) for n in REFERENCE.findall(asked)})
+        for _ in range(copies):
+            drawn = sorted(rng.sample(range(1, MOST_SUBTASKS + 1), len(present)))
+            new = {str(old): f"#{n}" for old, n in zip(present, drawn, strict=True)}
+            rename = partial(REFERENCE.sub, lambda m, new=new: new[m.group(1)])
+            yield Row(rename(asked), rename(written))
 
 
 def arithmetic_row(most_operands: int, rng: random.Random) -> Row:

@@ -5,23 +5,28 @@ state is on disk, so that an interrupted run goes on where it stopped.
 """
 
 import json
-import math
 import os
-import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from r2reasoner.nano.vocabulary import BOS, EOS, PAD, PLACEHOLDERS, SEP
+from r2reasoner.client.text import BOS, EOS, SEP
+from r2reasoner.nano.vocabulary import PLACEHOLDERS
 
-BATCH: Final = 128
-WARM_UP: Final = 200
+BATCH_TOKENS: Final = 2048
+LINE: Final = 64
+WARM_UP: Final = 100
+MATRIX_RATE: Final = 0.02
+MOMENTUM: Final = 0.95
+WEIGHT_DECAY: Final = 0.05
+OTHER_RATE: Final = 0.005
+DECAY_SHARE: Final = 0.8
 SAVE_EVERY_S: Final = 60.0
 POSITIONS: Final = 256
 IGNORED: Final = -100
@@ -74,6 +79,7 @@ def new_model(shape: Shape, vocabulary: int, seed: int) -> LlamaForCausalLM:
         num_attention_heads=max(1, shape.width // 16),
         max_position_embeddings=POSITIONS,
         tie_word_embeddings=True,
+        initializer_range=shape.width**-0.5,
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
@@ -81,39 +87,143 @@ def new_model(shape: Shape, vocabulary: int, seed: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def batches(data: Encoded, steps: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield `steps` batches (ids, labels), each (BATCH, longest), of rows of like length."""
+class Batch(NamedTuple):
+    """Packed rows. ids, labels, positions: (lines, LINE); row: (lines, LINE), 0 where empty."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor
+    row: torch.Tensor
+
+    def mask(self) -> torch.Tensor:
+        """Return who may look at whom, (lines, 1, LINE, LINE): earlier tokens of the same row."""
+        same = self.row[:, :, None] == self.row[:, None, :]
+        return (same & torch.ones(LINE, LINE, dtype=torch.bool).tril())[:, None]
+
+
+def batches(data: Encoded, steps: int, seed: int) -> Iterator[Batch]:
+    """Yield `steps` batches of BATCH_TOKENS tokens, rows of all lengths packed into lines."""
     rng = np.random.default_rng(seed)
     lengths = np.diff(data.starts)
     done = 0
-    while done < steps:
-        order = rng.permutation(len(lengths))
-        chunks = []
-        for block in np.array_split(order, max(1, len(order) // (BATCH * 64))):
-            block = block[np.argsort(lengths[block], kind="stable")]
-            chunks += [block[i : i + BATCH] for i in range(0, len(block), BATCH)]
-        for i in rng.permutation(len(chunks)):
-            if done == steps:
-                return
-            done += 1
-            yield _pad(data, chunks[i], lengths)
+    while True:
+        line: list[int] = []
+        lines: list[list[int]] = []
+        room = LINE
+        for i in rng.permutation(len(lengths)):
+            if lengths[i] > room:
+                lines.append(line)
+                line, room = [], LINE
+                if len(lines) == BATCH_TOKENS // LINE:
+                    yield _pack(data, lines)
+                    lines = []
+                    done += 1
+                    if done == steps:
+                        return
+            line.append(int(i))
+            room -= int(lengths[i])
 
 
-def _pad(
-    data: Encoded, chunk: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    ids = np.zeros((len(chunk), int(lengths[chunk].max())), np.int64)
+def _pack(data: Encoded, lines: list[list[int]]) -> Batch:
+    ids = np.zeros((len(lines), LINE), np.int64)
     labels = np.full_like(ids, IGNORED)
-    for row, i in enumerate(chunk):
-        text = data.ids[data.starts[i] : data.starts[i + 1]]
-        ids[row, : len(text)] = text
-        labels[row, data.answers[i] : len(text)] = text[data.answers[i] :]
-    return torch.from_numpy(ids), torch.from_numpy(labels)
+    positions, row = np.zeros_like(ids), np.zeros_like(ids)
+    for at, line in enumerate(lines):
+        first = 0
+        for number, i in enumerate(line, 1):
+            text = data.ids[data.starts[i] : data.starts[i + 1]]
+            last = first + len(text)
+            ids[at, first:last] = text
+            answer = int(data.answers[i])
+            # the token before says the next one, hence labels stand one to the left
+            labels[at, first + answer - 1 : last - 1] = text[answer:]
+            positions[at, first:last] = np.arange(len(text))
+            row[at, first:last] = number
+            first = last
+    return Batch(*(torch.from_numpy(a) for a in (ids, labels, positions, row)))
 
 
-def peak_rate(shape: Shape) -> float:
-    """Return the peak learning rate of a width."""
-    return 0.003 * math.sqrt(64 / shape.width)
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalised by Newton-Schulz (Jordan et al. 2024), in float32.
+
+    `torch.optim.Muon` computes in bfloat16, which a CPU without that type makes slower than the
+    whole rest of a step. Matrices of one shape go together. Muon reached in 2,000 steps a loss
+    that AdamW alone had not reached after 8,000.
+    """
+
+    def __init__(self, matrices: Iterable[torch.nn.Parameter]) -> None:
+        super().__init__(matrices, {"lr": MATRIX_RATE})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step."""
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}
+            for matrix in group["params"]:
+                by_shape.setdefault(matrix.shape, []).append(matrix)
+            for matrices in by_shape.values():
+                self._step_shape(matrices, group["lr"])
+
+    def _step_shape(self, matrices: list[torch.nn.Parameter], rate: float) -> None:
+        gradient = torch.stack([m.grad for m in matrices if m.grad is not None])
+        momenta = [self.state[m].setdefault("momentum", torch.zeros_like(m)) for m in matrices]
+        momentum = torch.stack(momenta).lerp_(gradient, 1 - MOMENTUM)
+        update = _orthogonal(gradient.lerp(momentum, MOMENTUM))
+        rows, columns = matrices[0].shape
+        scale = rate * max(1.0, rows / columns) ** 0.5
+        for i, matrix in enumerate(matrices):
+            self.state[matrix]["momentum"].copy_(momentum[i])
+            matrix.mul_(1 - rate * WEIGHT_DECAY).sub_(update[i], alpha=scale)
+
+
+def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+    """Return the nearest (semi-)orthogonal matrices, roughly: five Newton-Schulz steps."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(5):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.mT if tall else x
+
+
+class _Optimizers:
+    """Muon for the matrices, AdamW for the rest; warm-up, then linear decay of both."""
+
+    def __init__(self, model: LlamaForCausalLM, steps: int) -> None:
+        matrices, rest = [], []
+        for name, parameter in model.named_parameters():
+            (matrices if parameter.ndim == 2 and "embed" not in name else rest).append(parameter)
+        self.all: list[torch.optim.Optimizer] = [
+            Muon(matrices),
+            torch.optim.AdamW(rest, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+        ]
+        decay = DECAY_SHARE * steps
+        self.schedules = [
+            torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda s: min((s + 1) / WARM_UP, 1.0, max(0.0, (steps - s) / decay))
+            )
+            for optimizer in self.all
+        ]
+
+    def step(self) -> None:
+        for optimizer in self.all:
+            optimizer.step()
+            optimizer.zero_grad()
+        for schedule in self.schedules:
+            schedule.step()
+
+    def state(self) -> list[dict[str, Any]]:
+        return [
+            {"optimizer": o.state_dict(), "last_epoch": s.last_epoch}
+            for o, s in zip(self.all, self.schedules, strict=True)
+        ]
+
+    def load(self, states: list[dict[str, Any]]) -> None:
+        for optimizer, schedule, state in zip(self.all, self.schedules, states, strict=True):
+            optimizer.load_state_dict(state["optimizer"])
+            schedule.last_epoch = state["last_epoch"]
 
 
 def fit(
@@ -134,31 +244,29 @@ def fit(
     torch.set_num_threads(threads)
     model = new_model(shape, len(tokens), seed)
     parameters = sum(p.numel() for p in model.parameters())
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=peak_rate(shape), betas=(0.9, 0.98), weight_decay=0.05, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / WARM_UP, max(0.0, (steps - s) / steps))
-    )
+    optimizers = _Optimizers(model, steps)
     state = out.with_suffix(".state")
-    first = _resume(state, model, optimizer, schedule)
+    first = _resume(state, model, optimizers)
     redraw = _placeholder_redraw(model, tokens, seed)
     started = saved = time.monotonic()
     seen, loss_sum = 0, 0.0
-    for step, (ids, labels) in enumerate(batches(data, steps, seed)):
+    for step, batch in enumerate(batches(data, steps, seed)):
         if step < first:
             continue
         redraw()
-        logits = model(input_ids=ids, use_cache=False).logits
+        logits = model(
+            input_ids=batch.ids,
+            attention_mask=batch.mask(),
+            position_ids=batch.positions,
+            use_cache=False,
+        ).logits
         loss = torch.nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
+            logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED
         )
-        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        seen += ids.numel()
+        optimizers.step()
+        seen += int((batch.row > 0).sum())
         loss_sum += loss.item()
         if (step + 1) % 500 == 0:
             rate = (step + 1 - first) / (time.monotonic() - started)
@@ -168,7 +276,7 @@ def fit(
             )
             loss_sum = 0.0
         if time.monotonic() - saved > SAVE_EVERY_S:
-            _save(state, step + 1, model, optimizer, schedule)
+            _save(state, step + 1, model, optimizers)
             saved = time.monotonic()
     model.save_pretrained(out)
     (out / "training.json").write_text(
@@ -186,38 +294,20 @@ def fit(
     state.unlink(missing_ok=True)
 
 
-def _save(
-    path: Path,
-    step: int,
-    model: LlamaForCausalLM,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> None:
+def _save(path: Path, step: int, model: LlamaForCausalLM, optimizers: _Optimizers) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = {
-        "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": {"last_epoch": schedule.last_epoch, "_step_count": schedule.last_epoch + 1},
-    }
     part = path.with_suffix(".part")
-    torch.save(whole, part)
+    torch.save({"step": step, "model": model.state_dict(), "rest": optimizers.state()}, part)
     os.replace(part, path)
 
 
-def _resume(
-    path: Path,
-    model: LlamaForCausalLM,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> int:
+def _resume(path: Path, model: LlamaForCausalLM, optimizers: _Optimizers) -> int:
     """Load saved state, if any; return the step to go on from."""
     if not path.exists():
         return 0
     whole = torch.load(path, weights_only=True)
     model.load_state_dict(whole["model"])
-    optimizer.load_state_dict(whole["optimizer"])
-    schedule.load_state_dict(whole["schedule"])
+    optimizers.load(whole["rest"])
     return int(whole["step"])
 
 

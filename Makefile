@@ -1,0 +1,37 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test test-slow lint benchmarks clean
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+demo: $(VENV)/.runtime  ## set up, then the main job on the nano pool (no key, no GPU, no root)
+	$(BIN)/r2reasoner demo
+
+test: $(VENV)/.dev  ## set up, then the fast suite
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.training  ## the long tests, and those that train
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.training  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmarks: $(VENV)/.dev  ## speed measurements, written to benchmarks/results
+	$(BIN)/python benchmarks/client_cpu.py
+
+$(VENV)/.runtime: pyproject.toml
+	scripts/setup runtime $(PYTHON) $(VENV)
+
+$(VENV)/.dev: pyproject.toml
+	scripts/setup dev $(PYTHON) $(VENV)
+
+$(VENV)/.training: pyproject.toml
+	scripts/setup training $(PYTHON) $(VENV)
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

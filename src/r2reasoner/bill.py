@@ -1,0 +1,85 @@
+"""What a trace cost, by role, and what the strongest model alone would have cost.
+
+The second figure is an estimate and is called so: the query and the answer that came out, at the
+strongest model's price, with tokens counted as its own tokenizer does where it runs in process,
+else as one token per four bytes.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from r2reasoner.client.text import open_codec
+from r2reasoner.errors import R2Error
+from r2reasoner.pool.cards import Card, Pool
+from r2reasoner.types import Message, Pico, Role, Trace, Usage, to_dollars
+
+BYTES_PER_TOKEN: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The calls of one role: how many, their tokens, their cost (None: unknown)."""
+
+    role: Role
+    calls: int
+    usage: Usage
+    cost: Pico | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """A trace's bill. `strongest_alone` is an estimate, None where its price is unknown."""
+
+    lines: tuple[Line, ...]
+    total: Pico | None
+    strongest: str
+    strongest_alone: Pico | None
+
+    @property
+    def saved(self) -> float | None:
+        """Share of the strongest model's cost that was not paid (negative: paid more)."""
+        if self.total is None or not self.strongest_alone:
+            return None
+        return 1 - self.total / self.strongest_alone
+
+
+def bill(trace: Trace, pool: Pool) -> Bill:
+    """Return the bill of a trace."""
+    lines = []
+    for role in Role:
+        calls = [c for c in trace.calls if c.role is role]
+        if calls:
+            usage = sum((c.usage for c in calls), Usage())
+            lines.append(Line(role, len(calls), usage, trace.cost(role)))
+    strongest = pool.strongest
+    alone = None
+    if strongest.price is not None:
+        alone = strongest.price.cost(_one_call(strongest, trace))
+    return Bill(tuple(lines), trace.cost(), strongest.name, alone)
+
+
+def _one_call(card: Card, trace: Trace) -> Usage:
+    query, answer = trace.query.text, trace.answer.text
+    if card.endpoint.kind == "embedded" and card.endpoint.path is not None:
+        try:
+            codec = open_codec(card.endpoint.path / card.model)
+            return Usage(
+                len(codec.prompt([Message("user", query)])),
+                len(codec.prompt([Message("user", answer)])) - 1,
+            )
+        except R2Error:
+            pass  # words that it lacks: count as for any other model
+    return Usage(*(-(-len(t.encode()) // BYTES_PER_TOKEN) for t in (query, answer)))
+
+
+def show_money(pico: Pico | None) -> str:
+    """Write an amount for people: dollars, or millionths of a dollar where that is clearer."""
+    if pico is None:
+        return "unknown"
+    dollars = to_dollars(pico)
+    if dollars == 0 or abs(dollars) >= Decimal("0.01"):
+        return f"${dollars:,.4f}"
+    millionths = dollars * 1_000_000
+    digits = 2 if abs(millionths) >= 1 else 4
+    return f"{millionths:,.{digits}f} µ$"

@@ -1,0 +1,174 @@
+"""Measure a pool on items: which model gets which subtask right, for the calibrated allocator.
+
+Each item is planned once and run with one model everywhere, the strongest first, until an answer
+is right; that run's answers are the subtasks' reference. Then every model does every subtask on
+the reference's inputs, and is right where it says the same (on the last subtask: where the scorer
+says so). Items that no model gets right teach nothing and are counted.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from r2reasoner.budget import Meter
+from r2reasoner.client.base import ChatRequest, Client
+from r2reasoner.decomposer import Decomposer
+from r2reasoner.errors import CallError, DataError, UnknownWords
+from r2reasoner.estimate import Outcome, OutcomeModel
+from r2reasoner.executor import Executor, subtask_messages
+from r2reasoner.ledger import new_id
+from r2reasoner.plan import expand
+from r2reasoner.pool.cards import Card, Pool
+from r2reasoner.types import Allocation, Choice, Plan, Query, Role
+
+IN_FLIGHT: Final = 32
+Grade = Callable[[str, str], bool | None]
+
+
+class Item(NamedTuple):
+    """A query and its right answer."""
+
+    query: str
+    gold: str
+
+
+@dataclass(slots=True)
+class Measured:
+    """What calibration found. `unsolved`: items that no model got right."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    items: int = 0
+    unsolved: int = 0
+    ungraded: int = 0
+
+
+class Calibration:
+    """Measures the workers of a pool; every call is booked on one meter (and its cap)."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        client: Client,
+        decomposer: Decomposer,
+        meter: Meter,
+        grade: Grade,
+    ) -> None:
+        self._pool = pool
+        self._client = client
+        self._decomposer = decomposer
+        self._meter = meter
+        self._grade = grade
+        self._executor = Executor(client, pool)
+
+    async def run(
+        self, items: Sequence[Item], say: Callable[[int], None] = lambda done: None
+    ) -> Measured:
+        """Measure all items; `say` hears how many are done.
+
+        Raises BudgetExceeded when the meter's cap is reached, UnknownWords for an item that no
+        model has words for.
+        """
+        measured = Measured()
+        gate = asyncio.Semaphore(IN_FLIGHT)
+
+        async def one(item: Item) -> None:
+            async with gate:
+                await self._measure(item, measured)
+            measured.items += 1
+            say(measured.items)
+
+        async with asyncio.TaskGroup() as group:
+            for item in items:
+                group.create_task(one(item))
+        return measured
+
+    async def _measure(self, item: Item, measured: Measured) -> None:
+        query = Query(item.query, new_id())
+        planned = await self._decomposer.decompose(query, self._client, self._meter, None)
+        reference = await self._reference(query, planned.plan, item.gold, measured)
+        if reference is None:
+            measured.unsolved += 1
+            return
+        for number, subtask in enumerate(planned.plan.subtasks, 1):
+            if subtask.is_join:
+                continue
+            for card in self._pool.workers:
+                outcome = await self._ask(query, planned.plan, number, reference, item.gold, card)
+                if outcome is not None:
+                    measured.outcomes.append(outcome)
+
+    async def _reference(
+        self, query: Query, plan: Plan, gold: str, measured: Measured
+    ) -> dict[int, str] | None:
+        """Return the subtasks' answers of the strongest model whose whole run is right."""
+        for card in reversed(self._pool.workers):
+            choice = Choice(card.name, "calibration")
+            choices = tuple(None if s.is_join else choice for s in plan.subtasks)
+            answer, steps = await self._executor.execute(
+                query,
+                plan,
+                Allocation(choices, "calibration", calibrated=False),
+                self._meter,
+                lambda event: None,
+                started=time.monotonic(),
+            )
+            verdict = self._grade(answer.text, gold)
+            measured.ungraded += verdict is None
+            alone = all(step.model in (card.name, None) for step in steps)
+            if verdict and alone:
+                return {step.subtask: step.answer for step in steps if step.answer is not None}
+        return None
+
+    async def _ask(
+        self, query: Query, plan: Plan, number: int, reference: dict[int, str], gold: str, card: Card
+    ) -> Outcome | None:
+        """Ask one model for one subtask; None where it could not be asked."""
+        request = ChatRequest(
+            messages=subtask_messages(query, plan, number, reference, card),
+            max_tokens=card.max_tokens,
+            role=Role.CALIBRATION,
+            subtask=number,
+        )
+        try:
+            completion = await self._client.complete(card, request, self._meter)
+        except (CallError, UnknownWords):
+            return None
+        if plan.answer == f"#{number}":
+            right = bool(self._grade(completion.text, gold))
+        else:
+            right = _same(completion.text, reference[number])
+        text = plan.subtasks[number - 1].text
+        return Outcome(text, card.name, right, completion.cost)
+
+
+def _same(answer: str, reference: str) -> bool:
+    return answer.split() == reference.split()
+
+
+def write_outcomes(measured: Measured, folder_file: Path) -> OutcomeModel:
+    """Write outcomes (`.jsonl`) and the fitted estimate (`.npz`) beside each other.
+
+    Raises DataError where there is nothing to learn from.
+    """
+    if not measured.outcomes:
+        raise DataError(
+            f"nothing measured: none of the {measured.items} items was answered right by any"
+            " model; take easier items, or check the answers and the scorer"
+        )
+    raw = folder_file.with_suffix(".jsonl")
+    part = raw.with_suffix(".part")
+    part.write_text("".join(json.dumps(asdict(o)) + "\n" for o in measured.outcomes))
+    os.replace(part, raw)
+    model = OutcomeModel.fit(measured.outcomes)
+    model.save(folder_file)
+    return model
+
+
+def resolved(plan: Plan, number: int, answers: dict[int, str]) -> str:
+    """Return a subtask's text with the answers it needs put in."""
+    return expand(plan.subtasks[number - 1].text, answers)

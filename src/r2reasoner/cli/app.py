@@ -1,0 +1,70 @@
+"""The `r2reasoner` command: mounts every command group and turns our errors into messages.
+
+Modules of commands import heavy things inside functions, so that `--help` is quick.
+"""
+
+import json
+import os
+import sys
+from typing import Annotated, Final
+
+import typer
+
+from r2reasoner import __version__
+from r2reasoner.cli import ask, evaluate, ledger, mock, nano, pool, trace
+from r2reasoner.errors import R2Error, UnknownWords
+
+INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Route-and-Reason: break a query into subtasks, give each to the best of many models,"
+    " see the answer and an honest bill.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+ask.register(app)
+evaluate.register(app)
+app.command("init")(pool.init)
+app.command("mock")(mock.mock)
+app.add_typer(pool.app, name="pool")
+app.add_typer(nano.app, name="nano")
+app.add_typer(trace.app, name="trace")
+app.add_typer(ledger.app, name="ledger")
+
+
+def main() -> None:
+    """Run the command line; our own errors end in one clear message and exit code 1."""
+    try:
+        app()
+    except R2Error as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        print("interrupted; what was recorded is kept", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # the reader went away (`| head`): close quietly, without Python's own complaint
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _fail(error: R2Error) -> None:
+    message = str(error)
+    if isinstance(error, UnknownWords):
+        message += f"\n{ask.NANO_KNOWS}"
+    if "--json" in sys.argv:
+        print(json.dumps({"error": {"type": type(error).__name__, "message": message}}))
+    else:
+        print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)

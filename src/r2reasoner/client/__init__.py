@@ -1,0 +1,50 @@
+"""The only code that talks to models and the only owner of retries."""
+
+from collections.abc import AsyncIterator
+
+from r2reasoner.budget import Meter
+from r2reasoner.client.base import ChatRequest, Client, Completion
+from r2reasoner.pool.cards import Card
+
+__all__ = ["ChatRequest", "Client", "Completion", "PoolClient"]
+
+
+class PoolClient:
+    """Sends each call to the client of its card's endpoint; each is made when first needed."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, Client] = {}
+
+    def _for(self, card: Card) -> Client:
+        kind = card.endpoint.kind
+        if kind not in self._clients:
+            self._clients[kind] = _open(kind)
+        return self._clients[kind]
+
+    async def complete(
+        self, card: Card, request: ChatRequest, meter: Meter, deadline: float | None = None
+    ) -> Completion:
+        """Return the whole answer; see Client."""
+        return await self._for(card).complete(card, request, meter, deadline)
+
+    def stream(
+        self, card: Card, request: ChatRequest, meter: Meter, deadline: float | None = None
+    ) -> AsyncIterator[str | Completion]:
+        """Yield the answer piece by piece; see Client."""
+        return self._for(card).stream(card, request, meter, deadline)
+
+    async def close(self) -> None:
+        """Close every client that was made."""
+        for client in self._clients.values():
+            await client.close()
+        self._clients.clear()
+
+
+def _open(kind: str) -> Client:
+    if kind == "embedded":
+        from r2reasoner.client.embedded import EmbeddedClient
+
+        return EmbeddedClient()
+    from r2reasoner.client.openai import OpenAIClient
+
+    return OpenAIClient()

@@ -1,0 +1,211 @@
+"""Models run in process by CTranslate2, behind the same interface as HTTP endpoints.
+
+One thread per model gathers what is in flight into a micro-batch, so that many callers cost
+little more than one. Decoding is greedy; `rank` 1 asks for the next beam.
+"""
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final, NamedTuple
+
+from r2reasoner.budget import Meter
+from r2reasoner.client.base import ChatRequest, Completion
+from r2reasoner.client.text import TextCodec, open_codec
+from r2reasoner.errors import CallError, CallFault, ConfigError, DeadlineExceeded
+from r2reasoner.pool.cards import Card
+from r2reasoner.types import CallOutcome, Usage
+
+MICRO_BATCH: Final = 128
+CHECKED_FILES: Final = ("model.bin", "vocabulary.json", "config.json")
+
+
+class _Wish(NamedTuple):
+    prompt: list[str]
+    max_tokens: int
+    rank: int
+    loop: asyncio.AbstractEventLoop
+    reply: "asyncio.Future[list[str]]"
+
+
+class EmbeddedModel:
+    """One converted model: its weights, its codec and the thread that runs it."""
+
+    def __init__(self, folder: Path, sha256: str | None) -> None:
+        if not (folder / "model.bin").exists():
+            raise ConfigError(f"{folder}: no converted model here (expected model.bin)")
+        if sha256 is not None and checksum(folder) != sha256:
+            raise ConfigError(
+                f"{folder}: the files do not match the sha256 in the pool file;"
+                " restore them, or put the new checksum there if the change is yours"
+            )
+        import ctranslate2
+
+        self.codec: TextCodec = open_codec(folder)
+        self._generator: Any = ctranslate2.Generator(
+            str(folder), device="cpu", compute_type="float32", intra_threads=1
+        )
+        self._wishes: SimpleQueue[_Wish | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name=f"r2-{folder.name}", daemon=True)
+        self._thread.start()
+
+    async def generate(self, prompt: list[str], max_tokens: int, rank: int) -> list[str]:
+        """Return the generated tokens, without the end token."""
+        loop = asyncio.get_running_loop()
+        wish = _Wish(prompt, max_tokens, rank, loop, loop.create_future())
+        self._wishes.put(wish)
+        return await wish.reply
+
+    def close(self) -> None:
+        """Stop the thread; what is queued is still answered."""
+        self._wishes.put(None)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while (first := self._wishes.get()) is not None:
+            batch = [first]
+            last = False
+            while len(batch) < MICRO_BATCH and not self._wishes.empty():
+                wish = self._wishes.get()
+                if wish is None:
+                    last = True
+                    break
+                batch.append(wish)
+            for key in {(w.max_tokens, w.rank) for w in batch}:
+                self._run([w for w in batch if (w.max_tokens, w.rank) == key], *key)
+            if last:
+                return
+
+    def _run(self, wishes: list[_Wish], max_tokens: int, rank: int) -> None:
+        try:
+            results = self._generator.generate_batch(
+                [w.prompt for w in wishes],
+                max_length=max_tokens,
+                beam_size=rank + 1,
+                num_hypotheses=rank + 1,
+                end_token=self.codec.end_token,
+                include_prompt_in_result=False,
+            )
+            answers = [r.sequences[min(rank, len(r.sequences) - 1)] for r in results]
+        except (RuntimeError, ValueError) as error:
+            _deliver(wishes, None, error)
+        else:
+            _deliver(wishes, answers, None)
+
+
+def _deliver(
+    wishes: Sequence[_Wish], answers: list[list[str]] | None, error: Exception | None
+) -> None:
+    """Resolve the callers' futures, one hop per event loop."""
+
+    def resolve(indices: list[int]) -> None:
+        for i in indices:
+            reply = wishes[i].reply
+            if reply.done():
+                continue
+            if answers is None:
+                reply.set_exception(error or RuntimeError("no answer"))
+            else:
+                reply.set_result(answers[i])
+
+    for loop in {w.loop for w in wishes}:
+        if not loop.is_closed():
+            mine = [i for i, w in enumerate(wishes) if w.loop is loop]
+            loop.call_soon_threadsafe(resolve, mine)
+
+
+def checksum(folder: Path) -> str:
+    """Return the sha256 of a converted model's weights, vocabulary and settings."""
+    digest = hashlib.sha256()
+    for name in CHECKED_FILES:
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+class EmbeddedClient:
+    """The Client of endpoints of kind `embedded`."""
+
+    def __init__(self) -> None:
+        self._models: dict[Path, EmbeddedModel] = {}
+
+    def model(self, card: Card) -> EmbeddedModel:
+        """Return a card's loaded model. Raises ConfigError where it cannot be loaded."""
+        if card.endpoint.path is None:
+            raise ConfigError(f"endpoint {card.endpoint.name!r}: an embedded one needs a path")
+        folder = card.endpoint.path / card.model
+        if folder not in self._models:
+            self._models[folder] = EmbeddedModel(folder, card.sha256)
+        return self._models[folder]
+
+    async def complete(
+        self, card: Card, request: ChatRequest, meter: Meter, deadline: float | None = None
+    ) -> Completion:
+        """Return the whole answer. Raises UnknownWords, and what the Client protocol names."""
+        model = self.model(card)
+        prompt = model.codec.prompt(request.messages)
+        if len(prompt) + request.max_tokens > card.context:
+            raise CallError(
+                CallFault.REFUSED_INPUT,
+                f"{len(prompt)} prompt tokens and {request.max_tokens} to write do not fit"
+                f" a context of {card.context}",
+                model=card.name,
+            )
+        call = await meter.open(
+            card,
+            Usage(len(prompt), request.max_tokens),
+            role=request.role,
+            subtask=request.subtask,
+            attempt=1,
+            note=request.note,
+        )
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(None if deadline is None else deadline - started):
+                tokens = await model.generate(prompt, request.max_tokens, request.rank)
+        except BaseException as error:
+            meter.settle(
+                call,
+                CallOutcome.UNKNOWN,
+                usage=None,
+                latency_s=time.monotonic() - started,
+                error=str(error) or type(error).__name__,
+            )
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded(f"{card.name}: no answer before the deadline") from None
+            if isinstance(error, RuntimeError | ValueError):
+                raise CallError(CallFault.SERVER, str(error), model=card.name) from error
+            raise
+        ended = len(tokens) < request.max_tokens
+        usage = Usage(len(prompt), len(tokens) + ended)
+        latency = time.monotonic() - started
+        finish = "stop" if ended else "length"
+        settled = meter.settle(
+            call,
+            CallOutcome.OK,
+            usage=usage,
+            latency_s=latency,
+            ttft_s=latency,
+            finish_reason=finish,
+        )
+        text = model.codec.text(tokens)
+        if not text:
+            raise CallError(CallFault.EMPTY, "the model wrote nothing", model=card.name)
+        return Completion(text, usage, settled.cost, card.name, finish, latency, latency, 1)
+
+    async def stream(
+        self, card: Card, request: ChatRequest, meter: Meter, deadline: float | None = None
+    ) -> AsyncIterator[str | Completion]:
+        """Yield the text in one piece, then the Completion: micro-batches answer whole."""
+        completion = await self.complete(card, request, meter, deadline)
+        yield completion.text
+        yield completion
+
+    async def close(self) -> None:
+        """Stop the models' threads and free their weights."""
+        for model in self._models.values():
+            model.close()
+        self._models.clear()

@@ -1,0 +1,161 @@
+"""How likely each model is to get a text right, learned from measured outcomes.
+
+One logistic regression per model over hashed features of the text alone: its words, its shape
+(every digit the same, every word kept) and its length. Plain numpy; nothing here knows a task.
+"""
+
+import io
+import os
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from r2reasoner.errors import DataError
+
+BUCKETS: Final = 1 << 12
+L2: Final = 0.3
+STEPS: Final = 300
+SMALLEST_P: Final = 0.002
+
+_PIECE: Final = re.compile(r"[A-Za-z_]+|\d|#\d+|\S")
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One measured answer: was this model right on this text, and what did it cost."""
+
+    text: str
+    model: str
+    right: bool
+    cost: int | None
+
+
+def features(text: str) -> npt.NDArray[np.int64]:
+    """Return the sorted numbers (0 to BUCKETS - 1) of a text's features."""
+    pieces = _PIECE.findall(text)[:400]
+    shape = ["9" if p.isdigit() else p.lower() for p in pieces]
+    names = {f"w:{p}" for p in pieces}
+    names |= {f"b:{a} {b}" for a, b in zip(pieces, pieces[1:], strict=False)}
+    for n in (1, 2, 3, 4):
+        names |= {f"s{n}:{' '.join(shape[i : i + n])}" for i in range(len(shape) - n + 1)}
+    if len(shape) <= 16:
+        names.add(f"all:{' '.join(shape)}")
+    names.add(f"len:{len(pieces).bit_length()}")
+    names.add("bias")
+    return np.unique([zlib.crc32(name.encode()) % BUCKETS for name in names])
+
+
+class OutcomeModel:
+    """P(right | text, model) for the models that outcomes were measured for."""
+
+    def __init__(self, models: Sequence[str], weights: Floats, mean_cost: Floats, n: int) -> None:
+        self.models = tuple(models)
+        self.mean_cost = dict(zip(models, mean_cost.tolist(), strict=True))
+        self.outcomes = n
+        self._weights = weights
+
+    def p_right(self, text: str) -> dict[str, float]:
+        """Return each model's probability of getting the text right."""
+        index = features(text)
+        logits = self._weights[:, index].sum(axis=1) / np.sqrt(len(index))
+        p = 1 / (1 + np.exp(-logits))
+        return dict(zip(self.models, np.clip(p, SMALLEST_P, 1 - SMALLEST_P).tolist(), strict=True))
+
+    def save(self, path: Path) -> None:
+        """Write the model as one .npz file, whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            models=np.array(self.models),
+            weights=self._weights.astype(np.float16),
+            mean_cost=np.array([self.mean_cost[m] for m in self.models]),
+            outcomes=np.array(self.outcomes),
+        )
+        part = path.with_suffix(".part")
+        part.write_bytes(buffer.getvalue())
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "OutcomeModel":
+        """Read a saved model. Raises DataError where the file is missing or foreign."""
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                return cls(
+                    [str(m) for m in saved["models"]],
+                    saved["weights"].astype(np.float64),
+                    saved["mean_cost"],
+                    int(saved["outcomes"]),
+                )
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(
+                f"{path}: expected measured outcomes, got {error};"
+                " make them with `r2reasoner calibrate ITEMS.jsonl`"
+            ) from error
+
+    @classmethod
+    def fit(cls, outcomes: Iterable[Outcome]) -> "OutcomeModel":
+        """Fit from outcomes; several of one text and model count as their mean.
+
+        Raises DataError when there are none.
+        """
+        tally: dict[str, dict[str, list[bool]]] = {}
+        costs: dict[str, list[int]] = {}
+        count = 0
+        for outcome in outcomes:
+            count += 1
+            tally.setdefault(outcome.text, {}).setdefault(outcome.model, []).append(outcome.right)
+            if outcome.cost is not None:
+                costs.setdefault(outcome.model, []).append(outcome.cost)
+        models = sorted({m for by_model in tally.values() for m in by_model})
+        if not models:
+            raise DataError("no outcomes to learn from")
+        texts = list(tally)
+        matrix = _Rows([features(t) for t in texts])
+        weights = np.zeros((len(models), BUCKETS))
+        for i, model in enumerate(models):
+            asked = [j for j, t in enumerate(texts) if model in tally[t]]
+            right = np.array([np.mean(tally[texts[j]][model]) for j in asked])
+            weight = np.array([len(tally[texts[j]][model]) for j in asked], float)
+            weights[i] = _logistic(matrix.take(asked), right, weight)
+        mean = np.array([np.mean(costs[m]) if m in costs else np.nan for m in models])
+        return cls(models, weights, mean, count)
+
+
+class _Rows:
+    """Binary feature rows, each scaled to length 1: a sparse matrix without scipy."""
+
+    def __init__(self, rows: Sequence[npt.NDArray[np.int64]]) -> None:
+        self._rows = rows
+        self.columns = np.concatenate(rows)
+        self.row = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+        self.value = np.repeat([len(r) ** -0.5 for r in rows], [len(r) for r in rows])
+        self.count = len(rows)
+
+    def take(self, index: Sequence[int]) -> "_Rows":
+        return _Rows([self._rows[i] for i in index])
+
+    def dot(self, weights: Floats) -> Floats:
+        return np.bincount(self.row, self.value * weights[self.columns], self.count)
+
+    def transposed_dot(self, values: Floats) -> Floats:
+        return np.bincount(self.columns, self.value * values[self.row], BUCKETS)
+
+
+def _logistic(rows: _Rows, right: Floats, weight: Floats) -> Floats:
+    """Fit by accelerated gradient descent (Nesterov), rows weighted, with an L2 penalty."""
+    weights = look = np.zeros(BUCKETS)
+    step = 4.0 / (weight.sum() + 4 * L2)
+    for t in range(STEPS):
+        p = 1 / (1 + np.exp(-rows.dot(look)))
+        gradient = rows.transposed_dot(weight * (p - right)) + L2 * look
+        new = look - step * gradient
+        look = new + t / (t + 3) * (new - weights)
+        weights = new
+    return weights

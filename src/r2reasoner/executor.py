@@ -1,0 +1,256 @@
+"""Plan + Allocation -> Answer: subtasks in dependency order, independent ones at the same time.
+
+Answers are passed on as data: they fill references once, or stand between <data> marks in a chat
+prompt; they never reach the decomposer, the allocator or the budget. A call that fails for good
+falls back to the next stronger model; when money runs short, the cheapest model does the rest.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+
+from r2reasoner import prompts
+from r2reasoner.budget import Meter
+from r2reasoner.client.base import ChatRequest, Client
+from r2reasoner.errors import (
+    BudgetExceeded,
+    CallError,
+    DeadlineExceeded,
+    R2Error,
+    UnknownWords,
+)
+from r2reasoner.events import Event, FellBack, SubtaskFailed, SubtaskFinished, SubtaskStarted
+from r2reasoner.plan import expand
+from r2reasoner.pool.cards import Card, Pool
+from r2reasoner.types import (
+    Allocation,
+    Answer,
+    AnswerStatus,
+    Message,
+    Plan,
+    Query,
+    Role,
+    Step,
+)
+
+Emit = Callable[[Event], None]
+
+
+@dataclass(slots=True)
+class _Run:
+    """The state of one plan's execution."""
+
+    query: Query
+    plan: Plan
+    allocation: Allocation
+    meter: Meter
+    deadline: float | None
+    emit: Emit
+    started: float
+    answers: dict[int, str] = field(default_factory=dict)
+    steps: dict[int, Step] = field(default_factory=dict)
+    money_short: bool = False
+
+
+class Executor:
+    """Runs plans over a pool. `parallel=False` runs subtasks one after the other."""
+
+    def __init__(
+        self, client: Client, pool: Pool, *, parallel: bool = True, temperature: float = 0.0
+    ) -> None:
+        self._client = client
+        self._pool = pool
+        self._parallel = parallel
+        self._temperature = temperature
+
+    async def execute(
+        self,
+        query: Query,
+        plan: Plan,
+        allocation: Allocation,
+        meter: Meter,
+        emit: Emit,
+        *,
+        started: float,
+        deadline: float | None = None,
+    ) -> tuple[Answer, tuple[Step, ...]]:
+        """Run a plan and return its answer and what happened to each subtask.
+
+        Raises UnknownWords where no model has words for the query, LedgerError where calls can
+        not be recorded. Failed calls, money and time end in an answer marked as not whole.
+        """
+        run = _Run(query, plan, allocation, meter, deadline, emit, started)
+        failure = await self._run_all(run)
+        steps = tuple(run.steps[n] for n in sorted(run.steps))
+        return _answer(run, failure), steps
+
+    async def _run_all(self, run: _Run) -> R2Error | None:
+        """Run what is ready until all is done or a subtask fails; return that failure."""
+        graph = {n: s.dependencies for n, s in enumerate(run.plan.subtasks, 1)}
+        sorter = TopologicalSorter(graph)
+        sorter.prepare()
+        waiting: list[int] = []
+        running: dict[asyncio.Task[None], int] = {}
+        failure: R2Error | None = None
+        try:
+            while sorter.is_active():
+                waiting = sorted((*waiting, *sorter.get_ready()))
+                while waiting and (self._parallel or not running):
+                    number = waiting.pop(0)
+                    running[asyncio.create_task(self._run_one(run, number))] = number
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    number = running.pop(task)
+                    error = task.exception()
+                    if error is not None:
+                        raise error
+                    sorter.done(number)
+        except (BudgetExceeded, CallError, DeadlineExceeded) as error:
+            failure = error
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        return failure
+
+    async def _run_one(self, run: _Run, number: int) -> None:
+        subtask = run.plan.subtasks[number - 1]
+        begun = time.monotonic() - run.started
+        text = expand(subtask.text, run.answers)
+        if subtask.is_join:
+            run.answers[number] = text
+            run.steps[number] = Step(number, None, text, text, None, begun, begun)
+            return
+        failed: list[str] = []
+        error: R2Error | None = None
+        for card in self._candidates(run, number):
+            if failed:
+                run.emit(FellBack(number, failed[-1], card.name, str(error)))
+            run.emit(SubtaskStarted(number, card.name, text))
+            try:
+                answer = await self._call(run, number, card)
+            except BudgetExceeded as short:
+                run.money_short = True
+                error = short
+                if card.name == self._pool.cheapest.name:
+                    break
+            except (CallError, UnknownWords) as failure:
+                error = failure
+            except DeadlineExceeded as late:
+                error = late
+                break
+            else:
+                run.answers[number] = answer
+                step = self._step(run, number, card.name, text, begun, failed, answer, None)
+                run.emit(SubtaskFinished(step))
+                return
+            failed.append(card.name)
+        step = self._step(run, number, None, text, begun, failed, None, str(error))
+        run.emit(SubtaskFailed(step))
+        assert error is not None
+        raise error
+
+    def _candidates(self, run: _Run, number: int) -> "_Candidates":
+        choice = run.allocation.choices[number - 1]
+        assert choice is not None
+        return _Candidates(self._pool, choice.model, run)
+
+    async def _call(self, run: _Run, number: int, card: Card) -> str:
+        is_last = number in run.plan.used_by_answer
+        request = ChatRequest(
+            messages=subtask_messages(run.query, run.plan, number, run.answers, card),
+            max_tokens=card.max_tokens,
+            role=Role.FINAL if is_last and not run.plan.is_direct else Role.WORKER,
+            subtask=number,
+            temperature=self._temperature,
+        )
+        return (await self._client.complete(card, request, run.meter, run.deadline)).text
+
+    @staticmethod
+    def _step(
+        run: _Run,
+        number: int,
+        model: str | None,
+        text: str,
+        begun: float,
+        failed: list[str],
+        answer: str | None,
+        error: str | None,
+    ) -> Step:
+        finished = time.monotonic() - run.started
+        step = Step(number, model, text, answer, error, begun, finished, tuple(failed))
+        run.steps[number] = step
+        return step
+
+
+class _Candidates:
+    """Who does a subtask: the chosen model, then stronger ones, then weaker ones.
+
+    From the moment money is short (here or in a parallel subtask): the cheapest model only.
+    """
+
+    def __init__(self, pool: Pool, chosen: str, run: _Run) -> None:
+        self._pool = pool
+        self._run = run
+        stronger = pool.stronger(chosen)
+        weaker = pool.workers[: len(pool.workers) - len(stronger) - 1]
+        self._left = [pool.card(chosen), *stronger, *reversed(weaker)]
+        self._cheapest_tried = False
+
+    def __iter__(self) -> "_Candidates":
+        return self
+
+    def __next__(self) -> Card:
+        if self._run.money_short:
+            if self._cheapest_tried:
+                raise StopIteration
+            self._cheapest_tried = True
+            return self._pool.cheapest
+        if not self._left:
+            raise StopIteration
+        card = self._left.pop(0)
+        self._cheapest_tried |= card.name == self._pool.cheapest.name
+        return card
+
+
+def subtask_messages(
+    query: Query, plan: Plan, number: int, answers: Mapping[int, str], card: Card
+) -> tuple[Message, ...]:
+    """Return what a model is asked for a subtask, given the answers that it needs.
+
+    A model with a plain prompt gets the subtask's text with answers put in; a chat model also
+    sees the query and the earlier conversation. A direct plan is the query itself.
+    """
+    subtask = plan.subtasks[number - 1]
+    if card.prompt == "plain":
+        return (Message("user", expand(subtask.text, answers)),)
+    if plan.is_direct:
+        return (*query.earlier, Message("user", query.text))
+    parts = [f"The query:\n{_data(query.text)}"]
+    if subtask.dependencies:
+        lines = "\n".join(f"#{n}: {answers[n]}" for n in sorted(subtask.dependencies))
+        parts.append(f"Answers of earlier steps:\n{_data(lines)}")
+    parts.append(f"Your step: {subtask.text}")
+    prompt = prompts.read("last_subtask" if number in plan.used_by_answer else "subtask")
+    return (Message("system", prompt), *query.earlier, Message("user", "\n\n".join(parts)))
+
+
+def _data(text: str) -> str:
+    """Mark a text as data; it cannot close its own mark."""
+    return f"<data>\n{text.replace('</data', '< /data')}\n</data>"
+
+
+def _answer(run: _Run, failure: R2Error | None) -> Answer:
+    used = run.plan.used_by_answer
+    if failure is None and used <= run.answers.keys():
+        status = AnswerStatus.CHEAP_FINISH if run.money_short else AnswerStatus.COMPLETE
+        note = "money ran short: the cheapest model did the rest" if run.money_short else None
+        return Answer(expand(run.plan.answer, run.answers), status, note)
+    note = str(failure) if failure else "no answer"
+    finished = [n for n, s in run.steps.items() if s.answer is not None]
+    if not finished:
+        return Answer("", AnswerStatus.FAILED, note)
+    best = [n for n in finished if n in used] or [max(finished)]
+    return Answer("\n".join(run.answers[n] for n in best), AnswerStatus.PARTIAL, note)

@@ -1,0 +1,255 @@
+"""Train a weight set: workers, the search's worker, decomposition data, decomposer, outcomes.
+
+Every stage leaves its result under the run folder and is skipped when it stands there, so that
+an interrupted run goes on. Models are fitted side by side, one thread each.
+"""
+
+import asyncio
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+
+from r2reasoner.client import PoolClient
+from r2reasoner.client.text import split_words
+from r2reasoner.errors import DataError
+from r2reasoner.ledger import Ledger
+from r2reasoner.nano import items, scan
+from r2reasoner.nano.convert import convert
+from r2reasoner.nano.data import Mix, Row, policy_rows, rows
+from r2reasoner.nano.fit import Encoded, Shape, encode, fit
+from r2reasoner.nano.propose import propose
+from r2reasoner.nano.vocabulary import vocabulary
+from r2reasoner.pool.cards import Card, Endpoint, Pool, Price
+from r2reasoner.training.decompositions import Search, Weights
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """How much a weight set is trained: steps of 2,048 tokens by shape, and data sizes."""
+
+    workers: dict[Shape, int]
+    searcher: tuple[Shape, int]
+    decomposer: tuple[Shape, int]
+    rows: int
+    shifted_rows: int
+    search_scan: int
+    search_arithmetic: int
+    calibration: int
+
+
+FULL: Final = Preset(
+    workers={
+        Shape(8, 1): 3000,
+        Shape(16, 1): 3000,
+        Shape(16, 2): 4000,
+        Shape(24, 2): 5000,
+        Shape(32, 2): 5000,
+        Shape(48, 2): 5000,
+        Shape(64, 2): 5000,
+        Shape(96, 3): 4500,
+        Shape(128, 4): 5000,
+    },
+    searcher=(Shape(64, 2), 2500),
+    decomposer=(Shape(48, 2), 3000),
+    rows=1_100_000,
+    shifted_rows=400_000,
+    search_scan=5000,
+    search_arithmetic=5000,
+    calibration=1500,
+)
+TINY: Final = Preset(
+    workers={Shape(8, 1): 60, Shape(16, 1): 60, Shape(16, 2): 120},
+    searcher=(Shape(16, 2), 150),
+    decomposer=(Shape(16, 2), 100),
+    rows=20_000,
+    shifted_rows=20_000,
+    search_scan=60,
+    search_arithmetic=60,
+    calibration=40,
+)
+PRESETS: Final = {"full": FULL, "tiny": TINY}
+
+
+class Job(NamedTuple):
+    """One model to fit."""
+
+    data: Path
+    out: Path
+    shape: Shape
+    steps: int
+    seed: int
+    placeholders: bool
+
+
+def train(split: str, preset: Preset, out: Path, seed: int, *, say: Say = print) -> Path:
+    """Run all stages of a weight set; return the folder of converted models.
+
+    Raises DataError where a stage's input is unusable.
+    """
+    started = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    jump = split == "addprim_jump"
+    training, _ = scan.split(split)
+    shift = items.shifted(split, seed)
+    workers = _rows_file(out / "workers.npz", rows(Mix(training), preset.rows, seed))
+    shifted = _rows_file(out / "shifted.npz", rows(shift.mix, preset.shifted_rows, seed + 1))
+    shape, steps = preset.searcher
+    jobs = [Job(shifted, out / "searcher" / shape.name, shape, steps, seed, jump)]
+    jobs += [
+        Job(workers, out / "workers" / s.name, s, n, seed, jump)
+        for s, n in sorted(preset.workers.items(), reverse=True)
+    ]
+    fit_all(jobs, say)
+    lines = search(split, preset, out, seed, say=say)
+    asked = _rows_file(out / "decomposer.npz", policy_rows(lines, 4, seed))
+    shape, steps = preset.decomposer
+    fit_all([Job(asked, out / "decomposer" / shape.name, shape, steps, seed, jump)], say)
+    converted = convert_all(preset, out, placeholders=jump)
+    say(f"trained in {(time.monotonic() - started) / 60:.1f} minutes")
+    return converted
+
+
+def _rows_file(path: Path, made: Iterable[Row]) -> Path:
+    """Write encoded rows once."""
+    if not path.exists():
+        tokens = vocabulary(placeholders=True)
+        known = frozenset(tokens)
+        data = encode(
+            ((split_words(r.question, known), split_words(r.answer, known)) for r in made), tokens
+        )
+        part = path.with_suffix(".part.npz")
+        np.savez(part, ids=data.ids, starts=data.starts, answers=data.answers)
+        os.replace(part, path)
+    return path
+
+
+def fit_all(jobs: list[Job], say: Say) -> None:
+    """Fit the models that do not stand yet, as many side by side as there are cores."""
+    left = [job for job in jobs if not (job.out / "training.json").exists()]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=context) as executor:
+        futures = {executor.submit(_fit_one, job): job for job in left}
+        for future in as_completed(futures):
+            say(f"fitted {futures[future].out.name} in {future.result():.1f} minutes")
+
+
+def _fit_one(job: Job) -> float:
+    started = time.monotonic()
+    with np.load(job.data, allow_pickle=False) as saved:
+        data = Encoded(saved["ids"], saved["starts"], saved["answers"])
+    tokens = vocabulary(placeholders=job.placeholders)
+    fit(data, job.shape, tokens, job.steps, job.seed, job.out, say=_log(job.out))
+    return (time.monotonic() - started) / 60
+
+
+def _log(out: Path) -> Say:
+    path = out.with_suffix(".log")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def say(line: str) -> None:
+        with path.open("a") as file:
+            file.write(f"{line}\n")
+
+    return say
+
+
+def search(
+    split: str, preset: Preset, out: Path, seed: int, *, say: Say = print
+) -> list[tuple[str, str]]:
+    """Search plans on items that the searcher has not seen; return the lines that write them."""
+    path = out / "decompositions.jsonl"
+    if not path.exists():
+        shape, _ = preset.searcher
+        tokens = vocabulary(placeholders=split == "addprim_jump")
+        convert(out / "searcher" / shape.name, tokens, out / "searcher-ct2" / shape.name)
+        pool = bare_pool([shape], out / "searcher-ct2", out / "searcher")
+        found = asyncio.run(_search(split, preset, pool, seed, say))
+        part = path.with_suffix(".part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in found))
+        os.replace(part, path)
+    rows_ = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [(a, w) for row in rows_ for a, w in row["lines"]]
+    if not lines:
+        raise DataError(f"{path}: no item had a right plan; train the searcher for longer")
+    return lines
+
+
+async def _search(
+    split: str, preset: Preset, pool: Pool, seed: int, say: Say
+) -> list[dict[str, object]]:
+    wanted = items.search_items(split, preset.search_scan, preset.search_arithmetic, seed)
+    client = PoolClient()
+    with Ledger.in_memory() as ledger:
+        found = await Search(pool, client, ledger, Weights()).run(wanted, propose)
+        await client.close()
+    kept = [s for s in found if s.best is not None]
+    say(f"search: {len(kept)} of {len(found)} items have a right plan")
+    return [
+        {
+            "query": s.item.query,
+            "gold": s.item.gold,
+            "score": s.best.score,
+            "lines": s.best.candidate.lines,
+            "tried": len(s.tried),
+            "right": sum(t.right for t in s.tried),
+        }
+        for s in kept
+        if s.best is not None
+    ]
+
+
+def convert_all(preset: Preset, out: Path, *, placeholders: bool) -> Path:
+    """Convert workers and decomposer; return their common folder."""
+    tokens = vocabulary(placeholders=placeholders)
+    folder = out / "converted"
+    for shape in preset.workers:
+        convert(out / "workers" / shape.name, tokens, folder / shape.name)
+    convert(out / "decomposer" / preset.decomposer[0].name, tokens, folder / "decomposer")
+    return folder
+
+
+def parameters(model: Path) -> int:
+    """Return a fitted model's number of parameters, as its training recorded it."""
+    return int(json.loads((model / "training.json").read_text())["parameters"])
+
+
+def nano_card(
+    name: str, endpoint: Endpoint, size: int, plan_format: Literal["json", "line"] = "json"
+) -> Card:
+    """Return a nano model's card: one pico-dollar per parameter and token."""
+    rate = Decimal(size) / 1_000_000
+    return Card(
+        name=name,
+        endpoint=endpoint,
+        model=name,
+        price=Price(rate, rate, source="parameters x 1 pico-dollar per token"),
+        context=250,
+        max_tokens=56,
+        prompt="plain",
+        plan_format=plan_format,
+        parameters=size,
+    )
+
+
+def bare_pool(shapes: list[Shape], converted: Path, fitted: Path) -> Pool:
+    """Return a pool of workers alone, before there are policies."""
+    endpoint = Endpoint(name="nano", kind="embedded", path=converted)
+    cards = tuple(nano_card(s.name, endpoint, parameters(fitted / s.name)) for s in shapes)
+    return Pool(
+        name="nano",
+        workers=cards,
+        policies={},
+        decomposer=cards[-1].name,
+        allocator="ladder",
+    )

@@ -1,0 +1,645 @@
+"""The client against the fake provider on a real socket, with a real ledger."""
+
+import asyncio
+import gc
+import json
+import time
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from decimal import Decimal
+from random import Random
+
+import openai
+import pytest
+
+from r2reasoner.budget import Meter
+from r2reasoner.client.base import ChatRequest, Completion
+from r2reasoner.client.openai import OpenAIClient
+from r2reasoner.errors import (
+    BudgetExceeded,
+    CallError,
+    CallFault,
+    ConfigError,
+    DeadlineExceeded,
+    LedgerError,
+)
+from r2reasoner.ledger import Ledger
+from r2reasoner.mock import BookEnd, Fault, MockProvider, closed_port, unreachable
+from r2reasoner.pool.cards import Card, Endpoint, Price
+from r2reasoner.types import CallOutcome, Message, Role, Usage
+
+TEXT = "walk left twice and then look right"
+PRICE = Price(Decimal("0.15"), Decimal("0.60"))
+KEY = "sk-canary-0123456789abcdef"
+
+
+class NoJitter(Random):
+    """Draws every back-off as 0, so that retries come at once."""
+
+    def uniform(self, a, b):
+        return a
+
+
+@pytest.fixture
+async def client():
+    client = OpenAIClient(NoJitter())
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def meter(ledger):
+    return Meter(ledger, "query")
+
+
+def card_at(base_url, *, card=None, **endpoint):
+    reached = Endpoint(name="mock", kind="openai", base_url=base_url, **endpoint)
+    return Card(name="small", endpoint=reached, model="mock-small", price=PRICE, **(card or {}))
+
+
+def ask(text=TEXT, **settings):
+    settings = {"max_tokens": 50, "role": Role.WORKER} | settings
+    return ChatRequest(messages=(Message("user", text),), **settings)
+
+
+async def gather_stream(client, card, request, meter, deadline=None):
+    pieces = [piece async for piece in client.stream(card, request, meter, deadline)]
+    return pieces[:-1], pieces[-1]
+
+
+async def answer_of(client, card, request, meter, deadline=None, *, stream):
+    if not stream:
+        return await client.complete(card, request, meter, deadline)
+    _, completion = await gather_stream(client, card, request, meter, deadline)
+    return completion
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+class TestAnswers:
+    async def test_a_whole_answer(self, client, meter, ledger):
+        async with MockProvider() as provider:
+            got = await client.complete(card_at(provider.base_url), ask(), meter)
+        assert got.text == TEXT
+        assert got.usage == provider.books[0].usage == Usage(11, 7)
+        assert got.cost == PRICE.cost(Usage(11, 7)) == meter.spent
+        assert (got.model, got.finish_reason, got.attempts) == ("small", "stop", 1)
+        await ledger.flush()
+        (entry,) = ledger.entries()
+        assert (entry.outcome, entry.usage, entry.cost) == (CallOutcome.OK, got.usage, got.cost)
+        assert (entry.role, entry.attempt, entry.finish_reason) == (Role.WORKER, 1, "stop")
+
+    async def test_a_stream(self, client, meter):
+        async with MockProvider() as provider:
+            pieces, got = await gather_stream(client, card_at(provider.base_url), ask(), meter)
+        assert isinstance(got, Completion)
+        assert len(pieces) == 7
+        assert "".join(pieces) == got.text == TEXT
+        assert got.usage == provider.books[0].usage
+        assert got.cost == meter.spent
+        assert got.ttft_s is not None
+        assert 0 < got.ttft_s <= got.latency_s
+
+    async def test_what_is_sent(self, client, meter):
+        request = ChatRequest(
+            messages=(Message("system", "be short"), Message("user", TEXT)),
+            max_tokens=9,
+            role=Role.DECOMPOSER,
+            temperature=0.5,
+            stop=("right",),
+            response_format={"type": "json_object"},
+        )
+        bodies = []
+
+        def answer(call):
+            bodies.append(call.body)
+            return call.last_user
+
+        async with MockProvider(answer=answer) as provider:
+            got = await client.complete(card_at(provider.base_url), request, meter)
+        assert got.text == "walk left twice and then look "
+        assert bodies == [
+            {
+                "model": "mock-small",
+                "messages": [
+                    {"role": "system", "content": "be short"},
+                    {"role": "user", "content": TEXT},
+                ],
+                "max_tokens": 9,
+                "temperature": 0.5,
+                "stop": ["right"],
+                "response_format": {"type": "json_object"},
+            }
+        ]
+        assert provider.books[0].role == "decomposer"
+
+    async def test_an_answer_at_its_length_says_so(self, client, meter):
+        async with MockProvider() as provider:
+            card = card_at(provider.base_url)
+            got = await client.complete(card, ask(max_tokens=3), meter)
+        assert (got.text, got.finish_reason) == ("walk left twice", "length")
+
+    async def test_connections_are_used_again(self, client, meter):
+        async with MockProvider() as provider:
+            card = card_at(provider.base_url)
+            for _ in range(3):
+                await client.complete(card, ask(), meter)
+                await gather_stream(client, card, ask(), meter)
+                assert len(provider.connections) == 1
+
+    async def test_a_body_of_more_than_a_mebibyte(self, client, meter):
+        text = "word " * 300_000 + "end"
+        async with MockProvider(answer=lambda _: "ok", faults=[Fault.UNAVAILABLE]) as provider:
+            got = await client.complete(card_at(provider.base_url), ask(text), meter)
+        assert (got.text, got.attempts) == ("ok", 2)
+        assert got.usage.input_tokens == 300_005
+
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("limit", [50, 4])
+    async def test_the_official_client_gets_the_same(self, client, meter, stream, limit):
+        text = "Grüße, 世界 \U0001f600\nsecond line  with  spaces"
+        async with MockProvider() as provider:
+            card = card_at(provider.base_url)
+            if stream:
+                pieces, ours = await gather_stream(client, card, ask(text, max_tokens=limit), meter)
+            else:
+                ours = await client.complete(card, ask(text, max_tokens=limit), meter)
+            async with openai.AsyncOpenAI(base_url=provider.base_url, api_key="x") as official:
+                call = official.chat.completions.create
+                settings = {
+                    "model": "mock-small",
+                    "messages": [{"role": "user", "content": text}],
+                    "max_tokens": limit,
+                }
+                if stream:
+                    options = {"include_usage": True}
+                    chunks = [
+                        chunk
+                        async for chunk in await call(
+                            **settings, stream=True, stream_options=options
+                        )
+                    ]
+                    theirs = [c.choices[0].delta.content for c in chunks if c.choices]
+                    assert [piece for piece in theirs if piece] == pieces
+                    finish = next(
+                        c.choices[0].finish_reason
+                        for c in chunks
+                        if c.choices and c.choices[0].finish_reason
+                    )
+                    usage = chunks[-1].usage
+                else:
+                    answer = await call(**settings)
+                    assert answer.choices[0].message.content == ours.text
+                    finish = answer.choices[0].finish_reason
+                    usage = answer.usage
+        assert finish == ours.finish_reason
+        assert (usage.prompt_tokens, usage.completion_tokens) == (
+            ours.usage.input_tokens,
+            ours.usage.output_tokens,
+        )
+
+
+class TestRetries:
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_a_third_attempt_may_be_the_answer(self, client, meter, ledger, stream):
+        faults = [Fault.UNAVAILABLE, Fault.CONFLICT]
+        async with MockProvider(faults=faults) as provider:
+            card = card_at(provider.base_url)
+            got = await answer_of(client, card, ask(), meter, stream=stream)
+        assert (got.text, got.attempts) == (TEXT, 3)
+        assert got.cost == meter.spent
+        await ledger.flush()
+        assert [(e.attempt, e.outcome, e.cost) for e in ledger.entries()] == [
+            (1, CallOutcome.FAILED, 0),
+            (2, CallOutcome.FAILED, 0),
+            (3, CallOutcome.OK, got.cost),
+        ]
+
+    async def test_there_is_no_fourth(self, client, meter):
+        async with MockProvider(faults=lambda _: Fault.OVERLOADED) as provider:
+            with pytest.raises(CallError) as raised:
+                await client.complete(card_at(provider.base_url), ask(), meter)
+        assert len(provider.books) == len(meter.calls) == 3
+        assert raised.value.fault is CallFault.OVERLOADED
+        assert raised.value.status == 529
+        assert "scripted fault 529" in str(raised.value)
+        assert meter.spent == meter.reserved == 0
+
+    async def test_back_off_is_drawn_from_the_random_given(self, meter):
+        drawn = []
+
+        class Recording(NoJitter):
+            def uniform(self, a, b):
+                drawn.append((a, b))
+                return a
+
+        client = OpenAIClient(Recording())
+        async with MockProvider(faults=[Fault.SERVER_ERROR] * 2) as provider:
+            await client.complete(card_at(provider.base_url), ask(), meter)
+            await client.close()
+        assert drawn == [(0, 0.5), (0, 1.0)]
+
+    @pytest.mark.parametrize("fault", [Fault.RATE_LIMITED_SECONDS, Fault.RATE_LIMITED_DATE])
+    async def test_retry_after_is_honoured(self, client, meter, fault):
+        async with MockProvider(faults=[fault]) as provider:
+            got = await client.complete(card_at(provider.base_url), ask(), meter)
+        first, second = provider.books
+        assert first.finished_at is not None
+        # A date has whole seconds and is read a moment later: at least most of the second.
+        assert second.started_at - first.finished_at > 0.9
+        assert got.attempts == 2
+
+    async def test_a_retry_that_cannot_start_in_time_is_not_waited_for(self, client, meter):
+        deadline = time.monotonic() + 50
+        async with MockProvider(faults=lambda _: Fault.RATE_LIMITED_ABSURD) as provider:
+            with pytest.raises(CallError) as raised:
+                await client.complete(card_at(provider.base_url), ask(), meter, deadline)
+        assert raised.value.retry_after_s == 60
+        assert len(provider.books) == 1
+
+    @pytest.mark.parametrize("fault", [Fault.RESET_MID_CHUNK, Fault.NO_DONE, Fault.GARBAGE_JSON])
+    async def test_never_after_the_first_streamed_byte(self, client, meter, fault):
+        async with MockProvider(faults=[fault]) as provider:
+            stream = client.stream(card_at(provider.base_url), ask(), meter)
+            assert await anext(stream) == "walk"
+            with pytest.raises(CallError) as raised:
+                [piece async for piece in stream]
+        assert len(provider.books) == len(meter.calls) == 1
+        assert raised.value.may_be_billed
+
+    async def test_what_would_fail_again_is_not_tried_again(self, client, meter):
+        async with MockProvider(faults=lambda _: Fault.UNPROCESSABLE) as provider:
+            with pytest.raises(CallError):
+                await client.complete(card_at(provider.base_url), ask(), meter)
+        assert len(provider.books) == 1
+
+
+class TestConnections:
+    async def test_refused(self, client, meter):
+        with closed_port() as base_url, pytest.raises(CallError) as raised:
+            await client.complete(card_at(base_url), ask(), meter)
+        assert raised.value.fault is CallFault.CONNECT
+        assert [call.outcome for call in meter.calls] == [CallOutcome.FAILED] * 3
+        assert meter.spent == 0
+
+    async def test_connect_timeout(self, client, meter):
+        with unreachable() as base_url:
+            card = card_at(base_url, connect_timeout_s=0.1)
+            with pytest.raises(CallError) as raised:
+                await client.complete(card, ask(), meter)
+        assert raised.value.fault is CallFault.CONNECT
+        assert "no connection within 0.1 s" in str(raised.value)
+        assert not raised.value.may_be_billed
+        assert meter.spent == 0
+
+    async def test_tls_against_a_plain_port(self, client, meter):
+        async with raw_server(b"HTTP/1.1 400 No\r\n\r\n", at_once=True) as base_url:
+            card = card_at(base_url.replace("http:", "https:"))
+            with pytest.raises(CallError, match="ssl"):
+                await client.complete(card, ask(), meter)
+        assert meter.spent == 0
+
+    async def test_redirects_are_not_followed(self, client, meter):
+        async with MockProvider(faults=[Fault.REDIRECT]) as provider:
+            with pytest.raises(CallError, match="redirects"):
+                await client.complete(card_at(provider.base_url), ask(), meter)
+        assert len(provider.books) == 1
+
+    @pytest.mark.parametrize("limited", ["endpoint", "card"])
+    async def test_no_more_calls_at_once_than_slots(self, client, meter, limited):
+        at_once = []
+
+        def latency(_):
+            at_once.append(sum(entry.end is BookEnd.OPEN for entry in provider.books))
+            return 0.01
+
+        async with MockProvider(latency_s=latency) as provider:
+            if limited == "endpoint":
+                card = card_at(provider.base_url, concurrency=2)
+            else:
+                card = card_at(provider.base_url, card={"concurrency": 2})
+            other = replace(card, name="other")
+            cards = [card] * 8 + ([other] * 4 if limited == "endpoint" else [])
+            await asyncio.gather(*(client.complete(c, ask(), meter) for c in cards))
+        assert max(at_once) == 2
+        assert len(meter.calls) == len(cards)
+
+    async def test_one_client_serves_event_loops_one_after_the_other(self, ledger):
+        client = OpenAIClient()
+
+        async def once():
+            async with MockProvider() as provider:
+                card = card_at(provider.base_url)
+                got = await client.complete(card, ask(), Meter(ledger, "query"))
+                await client.close()
+            return got.text
+
+        # New loops in other threads, because this test runs in one itself.
+        assert [await asyncio.to_thread(asyncio.run, once()) for _ in range(2)] == [TEXT, TEXT]
+
+    async def test_closing_fails_what_is_in_flight(self, client, meter):
+        async with MockProvider(faults=[Fault.STALL_BEFORE_HEADERS]) as provider:
+            task = asyncio.create_task(client.complete(card_at(provider.base_url), ask(), meter))
+            await until(lambda: provider.books)
+            await client.close()
+            with pytest.raises(CallError):
+                await task
+        assert [call.outcome for call in meter.calls] == [CallOutcome.UNKNOWN]
+
+
+class TestDeadlines:
+    async def test_a_deadline_that_has_passed_costs_nothing(self, client, meter):
+        async with MockProvider() as provider:
+            card = card_at(provider.base_url)
+            with pytest.raises(DeadlineExceeded):
+                await client.complete(card, ask(), meter, time.monotonic() - 1)
+            with pytest.raises(DeadlineExceeded):
+                await gather_stream(client, card, ask(), meter, time.monotonic() - 1)
+        assert provider.books == meter.calls == []
+
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_a_deadline_ends_a_call_that_is_under_way(self, client, meter, stream):
+        async with MockProvider(faults=lambda _: Fault.STALL_MID_STREAM) as provider:
+            card = card_at(provider.base_url)
+            deadline = time.monotonic() + 0.7
+            with pytest.raises(DeadlineExceeded):
+                await answer_of(client, card, ask(), meter, deadline, stream=stream)
+            await until(lambda: provider.books[0].finished_at is not None)
+        (call,) = meter.calls
+        assert call.outcome is CallOutcome.UNKNOWN
+        assert call.cost == call.bound == meter.spent
+        assert call.error == "broken off at the deadline"
+
+    async def test_a_deadline_ends_the_wait_for_a_slot(self, client, meter):
+        async with MockProvider(faults=[Fault.STALL_BEFORE_HEADERS]) as provider:
+            card = card_at(provider.base_url, concurrency=1)
+            first = asyncio.create_task(client.complete(card, ask(), meter))
+            await until(lambda: provider.books)
+            with pytest.raises(DeadlineExceeded):
+                await client.complete(card, ask(), meter, time.monotonic() + 0.1)
+            assert len(provider.books) == 1
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            assert (await client.complete(card, ask(), meter)).text == TEXT
+
+
+class TestCancelling:
+    async def test_a_cancelled_call_may_be_billed(self, client, meter):
+        async with MockProvider(faults=[Fault.STALL_BEFORE_HEADERS]) as provider:
+            task = asyncio.create_task(client.complete(card_at(provider.base_url), ask(), meter))
+            await until(lambda: provider.books)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await until(lambda: provider.books[0].finished_at is not None)
+            assert not provider.connections
+        (call,) = meter.calls
+        assert (call.outcome, call.cost) == (CallOutcome.UNKNOWN, call.bound)
+        assert call.error == "broken off: CancelledError"
+        assert meter.reserved == 0
+
+    async def test_closing_a_stream_closes_the_connection_upstream(self, client, meter):
+        async with MockProvider(token_s=0.01) as provider:
+            stream = client.stream(card_at(provider.base_url), ask("word " * 5000), meter)
+            async with aclosing(stream):
+                assert await anext(stream) == "word"
+            await until(lambda: provider.books[0].finished_at is not None)
+            assert provider.books[0].end is BookEnd.GONE
+            assert not provider.connections
+        (call,) = meter.calls
+        assert call.outcome is CallOutcome.UNKNOWN
+        assert call.cost is not None
+        assert call.cost >= PRICE.cost(provider.books[0].usage) > 0
+
+    async def test_a_cancelled_wait_for_a_slot_leaves_no_entry(self, client, meter, ledger):
+        async with MockProvider(latency_s=0.05) as provider:
+            card = card_at(provider.base_url, concurrency=1, card={"concurrency": 1})
+            running = asyncio.create_task(client.complete(card, ask(), meter))
+            await until(lambda: provider.books)
+            waiting = asyncio.create_task(client.complete(card, ask(), meter))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            await running
+            assert (await client.complete(card, ask(), meter)).text == TEXT
+        await ledger.flush()
+        assert len(ledger.entries()) == len(provider.books) == 2
+
+
+class TestMoney:
+    async def test_what_does_not_fit_is_not_dispatched(self, client, ledger):
+        meter = Meter(ledger, "query", cap=10)
+        async with MockProvider() as provider:
+            with pytest.raises(BudgetExceeded):
+                await client.complete(card_at(provider.base_url), ask(), meter)
+        assert provider.books == meter.calls == []
+
+    async def test_what_cannot_be_recorded_is_not_dispatched(self, client, ledger, meter):
+        await ledger.close()
+        async with MockProvider() as provider:
+            card = card_at(provider.base_url, concurrency=1)
+            for _ in range(2):  # the slot was given back
+                with pytest.raises(LedgerError):
+                    await client.complete(card, ask(), meter)
+        assert provider.books == []
+
+    async def test_an_unknown_price_is_an_unknown_cost(self, client, meter):
+        async with MockProvider() as provider:
+            card = replace(card_at(provider.base_url), price=None)
+            got = await client.complete(card, ask(), meter)
+        assert got.cost is None
+        assert got.usage == Usage(11, 7)
+
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("fault", [Fault.MISSING_USAGE, Fault.NEGATIVE_USAGE])
+    async def test_usage_that_is_missing_or_not_believed(self, client, meter, fault, stream):
+        async with MockProvider(faults=[fault]) as provider:
+            card = card_at(provider.base_url)
+            got = await answer_of(client, card, ask(), meter, stream=stream)
+        (call,) = meter.calls
+        assert got.text == TEXT
+        assert got.cost == call.cost == call.bound
+        assert call.outcome is CallOutcome.OK
+        assert call.note == "usage missing: bound charged"
+        doubted = call.error is not None and "usage not believed" in call.error
+        assert doubted == (fault is Fault.NEGATIVE_USAGE)
+
+    async def test_more_than_the_bound_is_charged_as_reported(self, client, meter):
+        async with MockProvider(faults=[Fault.TOO_LONG]) as provider:
+            got = await client.complete(card_at(provider.base_url), ask(), meter)
+        assert got.usage == provider.books[0].usage
+        assert got.usage.output_tokens == 100
+        assert got.cost == PRICE.cost(got.usage)
+
+    async def test_usage_of_an_unusable_answer_is_exact(self, client, meter):
+        async with MockProvider(faults=[Fault.TOOL_CALL]) as provider:
+            with pytest.raises(CallError, match="tool call"):
+                await client.complete(card_at(provider.base_url), ask(), meter)
+        assert meter.spent == PRICE.cost(provider.books[0].usage)
+
+
+class TestKeys:
+    async def test_the_key_is_sent(self, client, meter, monkeypatch):
+        monkeypatch.setenv("R2_TEST_KEY", KEY)
+        async with MockProvider(key=KEY) as provider:
+            card = card_at(provider.base_url, key_env="R2_TEST_KEY")
+            assert (await client.complete(card, ask(), meter)).text == TEXT
+            monkeypatch.setenv("R2_TEST_KEY", "sk-other-key")  # read anew at every call
+            with pytest.raises(CallError) as raised:
+                await client.complete(card, ask(), meter)
+        assert raised.value.fault is CallFault.AUTH
+
+    async def test_a_missing_key_is_named_before_anything_is_dispatched(self, client, meter):
+        async with MockProvider() as provider:
+            card = card_at(provider.base_url, key_env="R2_TEST_KEY_MISSING")
+            with pytest.raises(ConfigError, match="R2_TEST_KEY_MISSING"):
+                await client.complete(card, ask(), meter)
+        assert provider.books == meter.calls == []
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            "HTTP/1.1 401 Unauthorized\r\nContent-Length: {length}\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nBroken header\r\n\r\n",
+            "SMTP {body}\r\n\r\n",
+        ],
+    )
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize(
+        "template",
+        ["{key}", '{{"error": {{"message": "not this one: {key}"}}}}', "x" * 190 + "{key}"],
+    )
+    async def test_no_error_shows_it(
+        self, client, ledger, meter, monkeypatch, head, stream, template
+    ):
+        monkeypatch.setenv("R2_TEST_KEY", KEY)
+        body = template.format(key=KEY)
+        raw = head.format(length=len(body), body=body) + body
+        async with raw_server(raw.encode()) as base_url:
+            card = card_at(base_url, key_env="R2_TEST_KEY")
+            with pytest.raises(CallError) as raised:
+                await answer_of(client, card, ask(), meter, stream=stream)
+        await ledger.flush()
+        shown = [str(entry) for entry in ledger.entries()] + [repr(call) for call in meter.calls]
+        error: BaseException | None = raised.value
+        while error is not None:
+            shown += [str(error), repr(error), repr(vars(error))]
+            error = error.__cause__ or error.__context__
+        for text in shown:
+            assert KEY not in text
+            assert KEY[:12] not in text
+
+
+class TestOddServers:
+    @pytest.mark.parametrize(
+        ("raw", "fault"),
+        [
+            (b"", CallFault.CUT),
+            (b"not http at all\r\n\r\n", CallFault.MALFORMED),
+            (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", CallFault.MALFORMED),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}", CallFault.CUT),
+            (
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+                CallFault.MALFORMED,
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+                CallFault.CUT,
+            ),
+            (b"HTTP/1.1 204 No Content\r\n\r\n", CallFault.MALFORMED),
+            (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{}", CallFault.MALFORMED),
+        ],
+    )
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_are_typed_errors_charged_at_the_bound(self, client, meter, raw, fault, stream):
+        async with raw_server(raw) as base_url:
+            with pytest.raises(CallError) as raised:
+                await answer_of(client, card_at(base_url), ask(), meter, stream=stream)
+        assert raised.value.fault is fault
+        assert raised.value.may_be_billed
+        (call,) = meter.calls
+        assert (call.outcome, call.cost) == (CallOutcome.UNKNOWN, call.bound)
+
+    async def test_an_endless_body_is_broken_off(self, client, meter):
+        head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+        async with raw_server(head, endless=b"x" * (1 << 20)) as base_url:
+            with pytest.raises(CallError, match="more than"):
+                await client.complete(card_at(base_url), ask(), meter)
+        event = b"data: " + json.dumps({"choices": [], "padding": "x" * 500_000}).encode() + b"\n\n"
+        async with raw_server(head, endless=event) as base_url:
+            with pytest.raises(CallError, match="more than"):
+                await gather_stream(client, card_at(base_url), ask(), meter)
+
+    async def test_an_error_whose_body_never_comes_is_still_that_error(self, client, meter):
+        raw = b"HTTP/1.1 422 No\r\nContent-Length: 50\r\n\r\nbecause"
+        async with raw_server(raw, hold=True) as base_url:
+            with pytest.raises(CallError, match="422: because") as raised:
+                await client.complete(card_at(base_url, read_timeout_s=0.2), ask(), meter)
+        assert raised.value.fault is CallFault.BAD_REQUEST
+
+    async def test_a_provider_s_words_are_one_short_line(self, client, meter):
+        body = ("\x1b[31mred\r\n" * 100).encode()
+        raw = b"HTTP/1.1 400 No\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        async with raw_server(raw) as base_url:
+            with pytest.raises(CallError) as raised:
+                await client.complete(card_at(base_url), ask(), meter)
+        assert len(str(raised.value)) < 240
+        assert str(raised.value).isprintable()
+
+    async def test_a_stall_after_the_terminal_marker_does_not_matter(self, client, meter):
+        chunk = {"choices": [{"delta": {"content": "hello"}, "finish_reason": "stop"}]}
+        raw = (
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+            b"data: " + json.dumps(chunk).encode() + b"\n\ndata: [DONE]\n\n"
+        )
+        async with raw_server(raw, hold=True) as base_url:
+            _, got = await gather_stream(client, card_at(base_url), ask(), meter)
+        assert got.text == "hello"
+
+
+@asynccontextmanager
+async def raw_server(raw, *, at_once=False, hold=False, endless=b""):
+    """Answer a request (or a connection) with these bytes; then close, wait, or go on for ever."""
+    handlers = set()
+
+    async def serve(reader, writer):
+        handlers.add(asyncio.current_task())
+        try:
+            if not at_once:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
+                await reader.readexactly(int(length))
+            writer.write(raw)
+            while endless:
+                writer.write(endless)
+                await writer.drain()
+            if hold:
+                await reader.read()
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    finally:
+        server.close()
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
+        await server.wait_closed()
+        gc.collect()
