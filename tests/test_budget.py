@@ -187,8 +187,8 @@ async def test_a_call_cancelled_before_dispatch_costs_nothing(tmp_path: Path) ->
         blocker = sqlite3.connect(path, isolation_level=None)
         blocker.execute("BEGIN IMMEDIATE")
         opening = asyncio.create_task(opened(meter))
-        while not meter.reserved:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert meter.reserved == COST_OF_BOUND
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening

@@ -14,7 +14,14 @@ from typing import Any, Final, Protocol
 from r2reasoner import prompts
 from r2reasoner.budget import Meter
 from r2reasoner.client.base import ChatRequest, Client
-from r2reasoner.errors import BudgetExceeded, CallError, DataError, PlanError, PlanFault
+from r2reasoner.errors import (
+    BudgetExceeded,
+    CallError,
+    DataError,
+    PlanError,
+    PlanFault,
+    UnknownWords,
+)
 from r2reasoner.estimate import OutcomeModel
 from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.types import Allocation, Choice, Message, Plan, Query, Role
@@ -151,25 +158,28 @@ class PromptedAllocator:
                     Message("assistant", completion.text[:4000]),
                     Message("user", f"{problem}. Write the whole JSON again."),
                 ]
-            except (BudgetExceeded, CallError) as error:
+            except (BudgetExceeded, CallError, UnknownWords) as error:
                 problem = str(error)
                 break
             else:
-                reason = f"chosen by {self._card.name} from the cards (uncalibrated)"
-                return per_subtask(
-                    plan,
-                    lambda n, text: Choice(names[n - 1], reason),
-                    self._card.name,
-                    calibrated=False,
-                )
+                return self._allocation(plan, names)
         ladder = await self._ladder.allocate(query, plan, client, meter, deadline)
         return Allocation(ladder.choices, f"ladder, since {problem}", calibrated=False)
+
+    def _allocation(self, plan: Plan, names: list[str]) -> Allocation:
+        reason = f"chosen by {self._card.name} from the cards (uncalibrated)"
+        return per_subtask(
+            plan,
+            lambda number, text: Choice(names[number - 1], reason),
+            self._card.name,
+            calibrated=False,
+        )
 
     def _messages(self, query: Query, plan: Plan) -> list[Message]:
         cards = "\n".join(_card_line(card) for card in self._pool.workers)
         system = prompts.read("allocate").format(trade_off=f"{self._trade_off:g}", cards=cards)
         steps = "\n".join(f"{n}. {s.text}" for n, s in enumerate(plan.subtasks, 1))
-        user = f"The query:\n<data>\n{query.text}\n</data>\nThe subtasks:\n<data>\n{steps}\n</data>"
+        user = f"The query:\n{prompts.as_data(query.text)}\nThe subtasks:\n{prompts.as_data(steps)}"
         return [Message("system", system), Message("user", user)]
 
     def _read(self, text: str, count: int) -> list[str]:
@@ -190,8 +200,6 @@ class PromptedAllocator:
 
 
 def _card_line(card: Card) -> str:
-    price = (
-        f"{card.price.input} in, {card.price.output} out" if card.price else "price unknown"
-    )
+    price = f"{card.price.input} in, {card.price.output} out" if card.price else "price unknown"
     group = f" ({card.group})" if card.group else ""
     return f"- {card.name}{group}: {price}, context {card.context}"

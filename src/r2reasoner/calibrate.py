@@ -3,30 +3,31 @@
 Each item is planned once and run with one model everywhere, the strongest first, until an answer
 is right; that run's answers are the subtasks' reference. Then every model does every subtask on
 the reference's inputs, and is right where it says the same (on the last subtask: where the scorer
-says so). Items that no model gets right teach nothing and are counted.
+says so). Items that no model gets right teach nothing and are counted. At the meter's cap it
+stops, and what was measured by then is kept.
 """
 
 import asyncio
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from r2reasoner.budget import Meter
-from r2reasoner.client.base import ChatRequest, Client
+from r2reasoner.client.base import ChatRequest, Client, Completion
 from r2reasoner.decomposer import Decomposer
-from r2reasoner.errors import CallError, DataError, UnknownWords
+from r2reasoner.errors import CallError, DataError, R2Error, UnknownWords
 from r2reasoner.estimate import Outcome, OutcomeModel
 from r2reasoner.executor import Executor, subtask_messages
 from r2reasoner.ledger import new_id
-from r2reasoner.plan import expand
 from r2reasoner.pool.cards import Card, Pool
-from r2reasoner.types import Allocation, Choice, Plan, Query, Role
+from r2reasoner.types import Allocation, AnswerStatus, Choice, Plan, Query, Role
 
 IN_FLIGHT: Final = 32
+WAIT_S: Final = 0.02
 Grade = Callable[[str, str], bool | None]
 
 
@@ -39,16 +40,56 @@ class Item(NamedTuple):
 
 @dataclass(slots=True)
 class Measured:
-    """What calibration found. `unsolved`: items that no model got right."""
+    """What calibration found. `unsolved`: items that no model got right.
+
+    `stopped` says why not all items were measured, None where all were.
+    """
 
     outcomes: list[Outcome] = field(default_factory=list)
     items: int = 0
     unsolved: int = 0
     ungraded: int = 0
+    stopped: str | None = None
+
+
+class _WithinCap:
+    """A client that waits for money that calls in flight only reserve, and knows when it ran out.
+
+    A bound is many times what a call costs: without waiting, the first calls would use up a cap.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.short: BudgetExceeded | None = None
+
+    async def complete(
+        self, card: Card, request: ChatRequest, meter: Meter, deadline: float | None = None
+    ) -> Completion:
+        """Return the whole answer; see Client."""
+        while True:
+            try:
+                return await self._client.complete(card, request, meter, deadline)
+            except BudgetExceeded as short:
+                if not meter.reserved:
+                    self.short = short
+                    raise
+            await asyncio.sleep(WAIT_S)
+
+    def stream(
+        self, card: Card, request: ChatRequest, meter: Meter, deadline: float | None = None
+    ) -> AsyncIterator[str | Completion]:
+        """Yield the answer piece by piece; see Client."""
+        return self._client.stream(card, request, meter, deadline)
+
+    async def close(self) -> None:
+        """Leave the client open: it is not ours."""
 
 
 class Calibration:
-    """Measures the workers of a pool; every call is booked on one meter (and its cap)."""
+    """Measures the workers of a pool; every call is booked on one meter (and its cap).
+
+    `measured` holds what was found so far, also while `run` is under way or after it was stopped.
+    """
 
     def __init__(
         self,
@@ -58,41 +99,47 @@ class Calibration:
         meter: Meter,
         grade: Grade,
     ) -> None:
+        self.measured = Measured()
         self._pool = pool
-        self._client = client
+        self._client = _WithinCap(client)
         self._decomposer = decomposer
         self._meter = meter
         self._grade = grade
-        self._executor = Executor(client, pool)
+        self._executor = Executor(self._client, pool)
 
     async def run(
         self, items: Sequence[Item], say: Callable[[int], None] = lambda done: None
     ) -> Measured:
-        """Measure all items; `say` hears how many are done.
+        """Measure all items, or as many as the cap pays for; `say` hears how many are done.
 
-        Raises BudgetExceeded when the meter's cap is reached, UnknownWords for an item that no
-        model has words for.
+        Raises UnknownWords for an item that no model has words for, LedgerError.
         """
-        measured = Measured()
         gate = asyncio.Semaphore(IN_FLIGHT)
 
         async def one(item: Item) -> None:
             async with gate:
-                await self._measure(item, measured)
-            measured.items += 1
-            say(measured.items)
+                if self._client.short is None:
+                    await self._measure(item)
+            if self._client.short is None:
+                self.measured.items += 1
+                say(self.measured.items)
 
-        async with asyncio.TaskGroup() as group:
-            for item in items:
-                group.create_task(one(item))
-        return measured
+        try:
+            async with asyncio.TaskGroup() as group:
+                for item in items:
+                    group.create_task(one(item))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        if self._client.short is not None:
+            self.measured.stopped = str(self._client.short)
+        return self.measured
 
-    async def _measure(self, item: Item, measured: Measured) -> None:
+    async def _measure(self, item: Item) -> None:
         query = Query(item.query, new_id())
         planned = await self._decomposer.decompose(query, self._client, self._meter, None)
-        reference = await self._reference(query, planned.plan, item.gold, measured)
+        reference = await self._reference(query, planned.plan, item.gold)
         if reference is None:
-            measured.unsolved += 1
+            self.measured.unsolved += self._client.short is None
             return
         for number, subtask in enumerate(planned.plan.subtasks, 1):
             if subtask.is_join:
@@ -100,11 +147,9 @@ class Calibration:
             for card in self._pool.workers:
                 outcome = await self._ask(query, planned.plan, number, reference, item.gold, card)
                 if outcome is not None:
-                    measured.outcomes.append(outcome)
+                    self.measured.outcomes.append(outcome)
 
-    async def _reference(
-        self, query: Query, plan: Plan, gold: str, measured: Measured
-    ) -> dict[int, str] | None:
+    async def _reference(self, query: Query, plan: Plan, gold: str) -> dict[int, str] | None:
         """Return the subtasks' answers of the strongest model whose whole run is right."""
         for card in reversed(self._pool.workers):
             choice = Choice(card.name, "calibration")
@@ -118,14 +163,20 @@ class Calibration:
                 started=time.monotonic(),
             )
             verdict = self._grade(answer.text, gold)
-            measured.ungraded += verdict is None
+            self.measured.ungraded += verdict is None
             alone = all(step.model in (card.name, None) for step in steps)
-            if verdict and alone:
+            if verdict and alone and answer.status is AnswerStatus.COMPLETE:
                 return {step.subtask: step.answer for step in steps if step.answer is not None}
         return None
 
     async def _ask(
-        self, query: Query, plan: Plan, number: int, reference: dict[int, str], gold: str, card: Card
+        self,
+        query: Query,
+        plan: Plan,
+        number: int,
+        reference: dict[int, str],
+        gold: str,
+        card: Card,
     ) -> Outcome | None:
         """Ask one model for one subtask; None where it could not be asked."""
         request = ChatRequest(
@@ -136,7 +187,7 @@ class Calibration:
         )
         try:
             completion = await self._client.complete(card, request, self._meter)
-        except (CallError, UnknownWords):
+        except (BudgetExceeded, CallError, UnknownWords):
             return None
         if plan.answer == f"#{number}":
             right = bool(self._grade(completion.text, gold))
@@ -167,8 +218,3 @@ def write_outcomes(measured: Measured, folder_file: Path) -> OutcomeModel:
     model = OutcomeModel.fit(measured.outcomes)
     model.save(folder_file)
     return model
-
-
-def resolved(plan: Plan, number: int, answers: dict[int, str]) -> str:
-    """Return a subtask's text with the answers it needs put in."""
-    return expand(plan.subtasks[number - 1].text, answers)

@@ -6,16 +6,22 @@ What it writes is checked once; an invalid plan gets one repair, then the query 
 directly and the Decomposition says so. The paper always decomposes; ours may answer directly.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from r2reasoner import plan as plans
 from r2reasoner import prompts
 from r2reasoner.budget import Meter
-from r2reasoner.client.base import ChatRequest, Client
-from r2reasoner.errors import BudgetExceeded, CallError, CallFault, PlanError, PlanFault
+from r2reasoner.client.base import ChatRequest, Client, Completion
+from r2reasoner.errors import (
+    BudgetExceeded,
+    CallError,
+    CallFault,
+    PlanError,
+    PlanFault,
+    UnknownWords,
+)
 from r2reasoner.pool.cards import Card
 from r2reasoner.types import Message, Plan, Query, Role, Subtask
 
@@ -51,16 +57,18 @@ class Decomposer(Protocol):
     ) -> Decomposition:
         """Return a valid plan, or a visibly failed one that answers directly.
 
-        Raises UnknownWords, DeadlineExceeded and LedgerError; other failures end in a direct plan.
+        Raises ConfigError, DeadlineExceeded and LedgerError; other failures end in a direct plan.
         """
         ...
 
 
-def open_decomposer(card: Card, max_subtasks: int = plans.MAX_SUBTASKS) -> Decomposer:
-    """Return the decomposer that a card describes."""
+def open_decomposer(
+    card: Card, max_subtasks: int = plans.MAX_SUBTASKS, max_bytes: int = plans.MAX_BYTES
+) -> Decomposer:
+    """Return the decomposer that a card describes; larger plans are invalid."""
     if card.plan_format == "line":
-        return PolicyDecomposer(card, max_subtasks)
-    return PromptedDecomposer(card, max_subtasks)
+        return PolicyDecomposer(card, max_subtasks, max_bytes)
+    return PromptedDecomposer(card, max_subtasks, max_bytes)
 
 
 class Direct:
@@ -81,80 +89,99 @@ def _gave_up(query: Query, notes: list[str], error: Exception) -> Decomposition:
 class PolicyDecomposer:
     """A policy that writes the line format, in one go or step by step."""
 
-    def __init__(self, card: Card, max_subtasks: int = plans.MAX_SUBTASKS) -> None:
+    def __init__(
+        self,
+        card: Card,
+        max_subtasks: int = plans.MAX_SUBTASKS,
+        max_bytes: int = plans.MAX_BYTES,
+    ) -> None:
         self.card = card
         self.max_subtasks = max_subtasks
+        self.max_bytes = max_bytes
 
     async def decompose(
         self, query: Query, client: Client, meter: Meter, deadline: float | None
     ) -> Decomposition:
-        """Return the policy's plan; an invalid one is repaired once, by the next beam."""
+        """Return the policy's plan; what is invalid is written again once, as the next beam."""
         notes: list[str] = []
-        steps: list[Subtask] = []
-        rest = query.text
-        repaired = False
+        draft = _Draft((), query.text)
+        repair = False
         while True:
             try:
-                written = await self._write(rest, len(steps), repaired, client, meter, deadline)
-                done, rest = self._take(written, rest, steps)
+                written = await self._write(draft, repair, client, meter, deadline)
+                taken = self._take(written, draft)
             except PlanError as error:
-                if repaired:
+                if notes:
                     return _gave_up(query, notes, error)
                 notes.append(f"repaired once: {error}")
-                repaired, steps, rest = True, [], query.text
-            except (BudgetExceeded, CallError) as error:
+                repair = True
+            except (BudgetExceeded, CallError, UnknownWords) as error:
                 return _gave_up(query, notes, error)
             else:
-                if done is not None:
-                    return Decomposition(done, tuple(notes))
+                if isinstance(taken, Plan):
+                    return Decomposition(taken, tuple(notes))
+                draft, repair = taken, False
 
     async def _write(
         self,
-        rest: str,
-        step: int,
-        repaired: bool,
+        draft: "_Draft",
+        repair: bool,
         client: Client,
         meter: Meter,
         deadline: float | None,
     ) -> plans.Written:
         request = ChatRequest(
-            messages=(Message("user", rest),),
+            messages=(Message("user", draft.rest),),
             max_tokens=LINE_MAX_TOKENS,
             role=Role.DECOMPOSER,
-            note="repair" if repaired else f"step {step + 1}",
-            rank=int(repaired and step == 0),
+            note=f"step {len(draft.steps) + 1}{' repair' if repair else ''}",
+            rank=int(repair),
         )
         completion = await client.complete(self.card, request, meter, deadline)
         return plans.read_line(completion.text)
 
-    def _take(
-        self, written: plans.Written, rest: str, steps: list[Subtask]
-    ) -> tuple[Plan | None, str]:
-        """Take in what was written: the finished plan, or None and the query that is left."""
+    def _take(self, written: plans.Written, draft: "_Draft") -> "Plan | _Draft":
+        """Return the finished plan, or the draft with the steps that were written."""
+        steps, rest = draft
         if written.more:
             for text in written.subtasks:
                 rest = plans.take_step(rest, text, len(steps) + 1)
-                steps.append(Subtask(text))
-            if len(steps) >= self.max_subtasks:
+                steps = (*steps, Subtask(text))
+            if len(steps) > self.max_subtasks:
                 raise PlanError(PlanFault.TOO_MANY, f"at most {self.max_subtasks} subtasks are run")
-            return None, rest
+            return _Draft(steps, rest)
+        if not steps and not written.subtasks:
+            return plans.direct(rest)
         if not steps:
-            plan = plans.whole(written) if written.subtasks else plans.direct(rest)
+            plan = plans.whole(written)
         elif written.subtasks:
             raise PlanError(PlanFault.UNREADABLE, "a whole plan in the middle of steps")
         elif Subtask(rest).is_join:
-            plan = Plan(tuple(steps), rest)
+            plan = Plan(steps, rest)
         else:
             plan = Plan((*steps, Subtask(rest)), f"#{len(steps) + 1}")
-        return plans.validate(plan, max_subtasks=self.max_subtasks), rest
+        return plans.validate(plan, max_subtasks=self.max_subtasks, max_bytes=self.max_bytes)
+
+
+class _Draft(NamedTuple):
+    """A plan in the making: the steps so far, and the query with their references in it."""
+
+    steps: tuple[Subtask, ...]
+    rest: str
 
 
 class PromptedDecomposer:
     """Any chat model, asked for JSON: by schema, as an object, as text; then one repair turn."""
 
-    def __init__(self, card: Card, max_subtasks: int = plans.MAX_SUBTASKS) -> None:
+    def __init__(
+        self,
+        card: Card,
+        max_subtasks: int = plans.MAX_SUBTASKS,
+        max_bytes: int = plans.MAX_BYTES,
+    ) -> None:
         self.card = card
         self.max_subtasks = max_subtasks
+        self.max_bytes = max_bytes
 
     async def decompose(
         self, query: Query, client: Client, meter: Meter, deadline: float | None
@@ -175,7 +202,7 @@ class PromptedDecomposer:
             )
             try:
                 completion = await client.complete(self.card, request, meter, deadline)
-                plan = self._read(completion.text)
+                plan = self._read(_whole_text(completion))
             except PlanError as error:
                 if repaired:
                     return _gave_up(query, notes, error)
@@ -187,7 +214,7 @@ class PromptedDecomposer:
                     return _gave_up(query, notes, error)
                 notes.append(f"{name}: not taken by the endpoint")
                 rung += 1
-            except BudgetExceeded as error:
+            except (BudgetExceeded, UnknownWords) as error:
                 return _gave_up(query, notes, error)
             else:
                 notes.append(name)
@@ -197,12 +224,15 @@ class PromptedDecomposer:
         return [
             Message("system", prompts.read("decompose")),
             *query.earlier,
-            Message("user", f"Plan this query:\n<data>\n{query.text}\n</data>"),
+            Message(
+                "user",
+                f"Plan this query:\n{prompts.as_data(plans.without_references(query.text))}",
+            ),
         ]
 
     def _read(self, text: str) -> Plan:
         read: Callable[[str], Plan] = plans.read_json if "{" in text else plans.read_prose
-        return plans.validate(read(text), max_subtasks=self.max_subtasks)
+        return plans.validate(read(text), max_subtasks=self.max_subtasks, max_bytes=self.max_bytes)
 
     @staticmethod
     def _repair(written: str, error: PlanError) -> list[Message]:
@@ -212,6 +242,10 @@ class PromptedDecomposer:
         ]
 
 
-def expired(deadline: float | None) -> bool:
-    """Tell whether a deadline (a `time.monotonic()` moment) is over."""
-    return deadline is not None and time.monotonic() >= deadline
+def _whole_text(completion: Completion) -> str:
+    """Return what was written. Raises PlanError where it was cut: the rest of a plan is missing."""
+    if completion.finish_reason == "length":
+        raise PlanError(
+            PlanFault.UNREADABLE, f"cut at {completion.usage.output_tokens} tokens, so not whole"
+        )
+    return completion.text

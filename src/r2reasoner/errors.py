@@ -1,14 +1,14 @@
 """Every error the package raises on purpose; the text of each is fit to show to a user.
 
-    R2Error
-    ├── ConfigError        a file, key, flag or environment variable is wrong
-    ├── DataError          an items file or a stored artefact is wrong
-    ├── PlanError          a plan breaks a rule (`fault` says which)
-    ├── BudgetExceeded     a call would pass the cap, so it was not dispatched
-    ├── DeadlineExceeded   the time given to a query is over
-    ├── LedgerError        the ledger cannot record, so nothing may be dispatched
-    ├── UnknownWords       a nano model has no words for a text
-    └── CallError          a call failed for good (`fault` says how)
+R2Error
+├── ConfigError        a file, key, flag or environment variable is wrong
+├── DataError          an items file or a stored artefact is wrong
+├── PlanError          a plan breaks a rule (`fault` says which)
+├── BudgetExceeded     a call would pass the cap, so it was not dispatched
+├── DeadlineExceeded   the time given to a query is over
+├── LedgerError        the ledger cannot record, so nothing may be dispatched
+├── UnknownWords       a nano model has no words for a text
+└── CallError          a call failed for good (`fault` says how)
 """
 
 from collections.abc import Sequence

@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +43,7 @@ def features(text: str) -> npt.NDArray[np.int64]:
     pieces = _PIECE.findall(text)[:400]
     shape = ["9" if p.isdigit() else p.lower() for p in pieces]
     names = {f"w:{p}" for p in pieces}
-    names |= {f"b:{a} {b}" for a, b in zip(pieces, pieces[1:], strict=False)}
+    names |= {f"b:{a} {b}" for a, b in pairwise(pieces)}
     for n in (1, 2, 3, 4):
         names |= {f"s{n}:{' '.join(shape[i : i + n])}" for i in range(len(shape) - n + 1)}
     if len(shape) <= 16:
@@ -87,17 +88,21 @@ class OutcomeModel:
         """Read a saved model. Raises DataError where the file is missing or foreign."""
         try:
             with np.load(path, allow_pickle=False) as saved:
-                return cls(
-                    [str(m) for m in saved["models"]],
-                    saved["weights"].astype(np.float64),
-                    saved["mean_cost"],
-                    int(saved["outcomes"]),
-                )
-        except (OSError, ValueError, KeyError) as error:
+                models = [str(m) for m in saved["models"]]
+                weights = saved["weights"].astype(np.float64)
+                mean_cost = saved["mean_cost"].astype(np.float64)
+                count = int(saved["outcomes"])
+            if weights.shape != (len(models), BUCKETS) or mean_cost.shape != (len(models),):
+                raise ValueError(f"weights of shape {weights.shape} for {len(models)} models")
+            if not np.isfinite(weights).all():
+                raise ValueError("weights that are no numbers")
+        # numpy lets errors of zip, zlib and its own parsers through
+        except Exception as error:
             raise DataError(
                 f"{path}: expected measured outcomes, got {error};"
                 " make them with `r2reasoner calibrate ITEMS.jsonl`"
             ) from error
+        return cls(models, weights, mean_cost, count)
 
     @classmethod
     def fit(cls, outcomes: Iterable[Outcome]) -> "OutcomeModel":
@@ -142,10 +147,15 @@ class _Rows:
         return _Rows([self._rows[i] for i in index])
 
     def dot(self, weights: Floats) -> Floats:
-        return np.bincount(self.row, self.value * weights[self.columns], self.count)
+        return _sums(self.row, self.value * weights[self.columns], self.count)
 
     def transposed_dot(self, values: Floats) -> Floats:
-        return np.bincount(self.columns, self.value * values[self.row], BUCKETS)
+        return _sums(self.columns, self.value * values[self.row], BUCKETS)
+
+
+def _sums(at: npt.NDArray[np.int64], values: Floats, size: int) -> Floats:
+    """Sum values that belong to one place."""
+    return np.bincount(at, values, size).astype(np.float64, copy=False)
 
 
 def _logistic(rows: _Rows, right: Floats, weight: Floats) -> Floats:

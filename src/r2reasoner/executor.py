@@ -7,7 +7,8 @@ falls back to the next stronger model; when money runs short, the cheapest model
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 
@@ -18,6 +19,7 @@ from r2reasoner.errors import (
     BudgetExceeded,
     CallError,
     DeadlineExceeded,
+    PlanError,
     R2Error,
     UnknownWords,
 )
@@ -52,6 +54,19 @@ class _Run:
     answers: dict[int, str] = field(default_factory=dict)
     steps: dict[int, Step] = field(default_factory=dict)
     money_short: bool = False
+    in_flight: int = 0
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Count a call as in flight, and wake who waits for its reservation when it ends."""
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            self.settled.set()
+            self.settled = asyncio.Event()
 
 
 class Executor:
@@ -107,7 +122,11 @@ class Executor:
                     if error is not None:
                         raise error
                     sorter.done(number)
-        except (BudgetExceeded, CallError, DeadlineExceeded) as error:
+        except (BudgetExceeded, CallError, DeadlineExceeded, PlanError) as error:
+            failure = error
+        except UnknownWords as error:
+            if not run.answers:
+                raise
             failure = error
         finally:
             for task in running:
@@ -118,46 +137,69 @@ class Executor:
     async def _run_one(self, run: _Run, number: int) -> None:
         subtask = run.plan.subtasks[number - 1]
         begun = time.monotonic() - run.started
-        text = expand(subtask.text, run.answers)
+        try:
+            text = expand(subtask.text, run.answers)
+        except PlanError as error:
+            step = self._step(run, number, None, subtask.text, begun, [], None, str(error))
+            run.emit(SubtaskFailed(step))
+            raise
         if subtask.is_join:
             run.answers[number] = text
             run.steps[number] = Step(number, None, text, text, None, begun, begun)
             return
         failed: list[str] = []
+        try:
+            model, answer = await self._first_answer(run, number, text, failed)
+        except R2Error as error:
+            step = self._step(run, number, None, text, begun, failed, None, str(error))
+            run.emit(SubtaskFailed(step))
+            raise
+        run.answers[number] = answer
+        step = self._step(run, number, model, text, begun, failed, answer, None)
+        run.emit(SubtaskFinished(step))
+
+    async def _first_answer(
+        self, run: _Run, number: int, text: str, failed: list[str]
+    ) -> tuple[str, str]:
+        """Return the first candidate that answers, and its answer; who did not is in `failed`.
+
+        Raises the last failure, that of a model that lacks words only where all lack them.
+        """
+        choice = run.allocation.choices[number - 1]
+        assert choice is not None
         error: R2Error | None = None
-        for card in self._candidates(run, number):
+        reason = "money ran short before it was asked"
+        for card in _Candidates(self._pool, choice.model, run):
+            if not failed and card.name != choice.model:
+                failed.append(choice.model)
             if failed:
-                run.emit(FellBack(number, failed[-1], card.name, str(error)))
+                run.emit(FellBack(number, failed[-1], card.name, reason))
             run.emit(SubtaskStarted(number, card.name, text))
             try:
-                answer = await self._call(run, number, card)
+                return card.name, await self._call(run, number, card)
             except BudgetExceeded as short:
                 run.money_short = True
-                error = short
-                if card.name == self._pool.cheapest.name:
-                    break
-            except (CallError, UnknownWords) as failure:
-                error = failure
-            except DeadlineExceeded as late:
-                error = late
-                break
-            else:
-                run.answers[number] = answer
-                step = self._step(run, number, card.name, text, begun, failed, answer, None)
-                run.emit(SubtaskFinished(step))
-                return
+                error, reason = short, str(short)
+            except CallError as failure:
+                error, reason = failure, str(failure)
+            except UnknownWords as unknown:
+                error, reason = error or unknown, str(unknown)
             failed.append(card.name)
-        step = self._step(run, number, None, text, begun, failed, None, str(error))
-        run.emit(SubtaskFailed(step))
         assert error is not None
         raise error
 
-    def _candidates(self, run: _Run, number: int) -> "_Candidates":
-        choice = run.allocation.choices[number - 1]
-        assert choice is not None
-        return _Candidates(self._pool, choice.model, run)
-
     async def _call(self, run: _Run, number: int, card: Card) -> str:
+        """Call a model, if need be when parallel calls have given back what they reserved."""
+        while True:
+            try:
+                with run.call():
+                    return await self._complete(run, number, card)
+            except BudgetExceeded:
+                if not run.in_flight:
+                    raise
+                await run.settled.wait()
+
+    async def _complete(self, run: _Run, number: int, card: Card) -> str:
         is_last = number in run.plan.used_by_answer
         request = ChatRequest(
             messages=subtask_messages(run.query, run.plan, number, run.answers, card),
@@ -228,29 +270,27 @@ def subtask_messages(
         return (Message("user", expand(subtask.text, answers)),)
     if plan.is_direct:
         return (*query.earlier, Message("user", query.text))
-    parts = [f"The query:\n{_data(query.text)}"]
+    parts = [f"The query:\n{prompts.as_data(query.text)}"]
     if subtask.dependencies:
         lines = "\n".join(f"#{n}: {answers[n]}" for n in sorted(subtask.dependencies))
-        parts.append(f"Answers of earlier steps:\n{_data(lines)}")
+        parts.append(f"Answers of earlier steps:\n{prompts.as_data(lines)}")
     parts.append(f"Your step: {subtask.text}")
     prompt = prompts.read("last_subtask" if number in plan.used_by_answer else "subtask")
     return (Message("system", prompt), *query.earlier, Message("user", "\n\n".join(parts)))
 
 
-def _data(text: str) -> str:
-    """Mark a text as data; it cannot close its own mark."""
-    return f"<data>\n{text.replace('</data', '< /data')}\n</data>"
-
-
 def _answer(run: _Run, failure: R2Error | None) -> Answer:
-    used = run.plan.used_by_answer
-    if failure is None and used <= run.answers.keys():
+    if failure is None:
         status = AnswerStatus.CHEAP_FINISH if run.money_short else AnswerStatus.COMPLETE
         note = "money ran short: the cheapest model did the rest" if run.money_short else None
-        return Answer(expand(run.plan.answer, run.answers), status, note)
-    note = str(failure) if failure else "no answer"
-    finished = [n for n, s in run.steps.items() if s.answer is not None]
+        try:
+            return Answer(expand(run.plan.answer, run.answers), status, note)
+        except PlanError as error:
+            failure = error
+    note = str(failure)
+    finished = sorted(run.answers)
     if not finished:
         return Answer("", AnswerStatus.FAILED, note)
-    best = [n for n in finished if n in used] or [max(finished)]
+    used = run.plan.used_by_answer
+    best = [n for n in finished if n in used] or finished[-1:]
     return Answer("\n".join(run.answers[n] for n in best), AnswerStatus.PARTIAL, note)

@@ -23,6 +23,7 @@ from r2reasoner.types import REFERENCE, Plan, Subtask
 MAX_SUBTASKS: Final = 16
 MAX_BYTES: Final = 65_536
 MAX_ANSWER_REFERENCES: Final = 64
+MAX_EXPANDED: Final = 1 << 20
 
 PLAN_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -45,10 +46,11 @@ PLAN_SCHEMA: Final[dict[str, Any]] = {
     "additionalProperties": False,
 }
 
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_FENCE: Final = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+# No two neighbouring repetitions of these match the same character: linear on any text.
+_FENCE: Final = re.compile(r"```(.*?)```", re.DOTALL)
 _NUMBERED: Final = re.compile(
-    r"^\s*(?:[-*]\s*)?(?:\*\*)?(?:(?:sub-?task|step|question)\s*)?(\d{1,3})\s*(?:\*\*)?\s*[.):]+\s*(.*)$",
+    r"\s*(?:[-*#]+\s*)?(?:(?:sub-?task|step|question)\s*)?([0-9]{1,3})\s*(?:\*\*\s*)?[.):]+\s*(.*)",
     re.IGNORECASE,
 )
 _STEP_WORDS: Final = re.compile(r"\b(?:step|sub-?task|question)s?\s+(\d{1,3})\b", re.IGNORECASE)
@@ -64,24 +66,25 @@ class Written(NamedTuple):
 
 def direct(query: str) -> Plan:
     """Return the plan that answers the query by one call."""
-    return Plan((Subtask(_without_references(query)),), "#1")
+    return Plan((Subtask(without_references(query)),), "#1")
 
 
-def _without_references(query: str) -> str:
-    """A query is not a plan: its own `#1` is text, not a reference."""
+def without_references(query: str) -> str:
+    """Return a query with its own `#1` as plain text: it is no plan, so nothing in it refers."""
     return REFERENCE.sub(r"no. \1", query)
 
 
-def validate(plan: Plan, *, max_subtasks: int = MAX_SUBTASKS) -> Plan:
+def validate(plan: Plan, *, max_subtasks: int = MAX_SUBTASKS, max_bytes: int = MAX_BYTES) -> Plan:
     """Return the plan if it keeps every rule, else raise PlanError naming the broken one."""
     count = len(plan.subtasks)
     if count == 0:
         raise PlanError(PlanFault.EMPTY, "expected at least one subtask")
     if count > max_subtasks:
         raise PlanError(PlanFault.TOO_MANY, f"{count} subtasks; at most {max_subtasks} are run")
-    size = sum(len(s.text.encode("utf-8", "replace")) for s in plan.subtasks)
-    if size > MAX_BYTES:
-        raise PlanError(PlanFault.TOO_LARGE, f"{size} bytes; at most {MAX_BYTES}")
+    texts = (*(s.text for s in plan.subtasks), plan.answer)
+    size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    if size > max_bytes:
+        raise PlanError(PlanFault.TOO_LARGE, f"{size} bytes; at most {max_bytes}")
     for number, subtask in enumerate(plan.subtasks, 1):
         _check_subtask(number, subtask, count)
     _check_order(plan)
@@ -136,7 +139,16 @@ def _check_answer(answer: str, count: int) -> None:
 
 
 def expand(template: str, answers: Mapping[int, str]) -> str:
-    """Put answers in the place of references, once: what an answer contains is not expanded."""
+    """Put answers in the place of references, once: what an answer contains is not expanded.
+
+    Raises PlanError(TOO_LARGE) where references to references would blow the text up.
+    """
+    size = sum(len(answers[int(n)]) for n in REFERENCE.findall(template))
+    if size > MAX_EXPANDED:
+        raise PlanError(
+            PlanFault.TOO_LARGE,
+            f"{_cut(template)} with answers put in has {size} characters; at most {MAX_EXPANDED}",
+        )
     return REFERENCE.sub(lambda match: answers[int(match.group(1))], template)
 
 
@@ -169,9 +181,24 @@ def write_line(plan: Plan) -> str:
 
 
 def whole(written: Written) -> Plan:
-    """Return the (unvalidated) plan of a line that has no step to go on from."""
+    """Return the (unvalidated) plan of a line that has no step to go on from.
+
+    A text that is written twice is one subtask: the same model would be asked the same.
+    """
     answer = written.answer if written.answer is not None else f"#{len(written.subtasks)}"
-    return Plan(tuple(Subtask(text) for text in written.subtasks), answer)
+    subtasks: list[Subtask] = []
+    new: dict[int, str] = {}
+    for number, text in enumerate(written.subtasks, 1):
+        subtask = Subtask(_renumber(text, new))
+        if subtask not in subtasks:
+            subtasks.append(subtask)
+        new[number] = f"#{subtasks.index(subtask) + 1}"
+    return Plan(tuple(subtasks), _renumber(answer, new))
+
+
+def _renumber(text: str, new: Mapping[int, str]) -> str:
+    """Rename references; one that `new` lacks stays, for `validate` to name."""
+    return REFERENCE.sub(lambda match: new.get(int(match.group(1)), match.group(0)), text)
 
 
 def take_step(query: str, step: str, number: int) -> str:
@@ -179,17 +206,23 @@ def take_step(query: str, step: str, number: int) -> str:
 
     Raises PlanError(UNREADABLE) where the step is no span of the query.
     """
-    span = re.search(rf"(?<![\w#]){re.escape(step)}(?!\w)", query)
-    if not step or span is None:
+    there = step != "" and step in query
+    span = re.search(rf"(?<![\w#]){re.escape(step)}(?!\w)", query) if there else None
+    if span is None:
         raise PlanError(PlanFault.UNREADABLE, f"the step {_cut(step)} is no part of {_cut(query)}")
     return f"{query[: span.start()]}#{number}{query[span.end() :]}"
 
 
 def read_json(text: str) -> Plan:
-    """Read the JSON of PLAN_SCHEMA (bare or in a code fence) into an unvalidated plan."""
+    """Read the JSON of PLAN_SCHEMA (bare, in a code fence or among prose) into an unvalidated plan.
+
+    Raises PlanError(UNREADABLE, ANSWER or TOO_LARGE).
+    """
     _check_size(text)
     fenced = _FENCE.search(text)
-    body = fenced.group(1) if fenced else text[text.find("{") : text.rfind("}") + 1]
+    # a fence after the first brace stands inside the JSON, in some subtask's text
+    body = fenced.group(1) if fenced and "{" not in text[: fenced.start()] else text
+    body = body[body.find("{") : body.rfind("}") + 1]
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -218,16 +251,17 @@ def read_prose(text: str) -> Plan:
     """Read a numbered list ("1. ...", "Step 2: ...") into an unvalidated plan.
 
     "step 3" in a text makes it need subtask 3; a list that says nothing of the kind is a chain,
-    as the paper reads it.
+    as the paper reads it. Raises PlanError(UNREADABLE or TOO_LARGE).
     """
     _check_size(text)
-    steps: list[str] = []
+    found: list[list[str]] = []
     for line in text.splitlines():
         match = _NUMBERED.match(line)
-        if match and int(match.group(1)) == len(steps) + 1:
-            steps.append(match.group(2).strip())
-        elif steps and line.strip():
-            steps[-1] = f"{steps[-1]} {line.strip()}"
+        if match and int(match.group(1)) == len(found) + 1:
+            found.append([match.group(2).strip()])
+        elif found and line.strip():
+            found[-1].append(line.strip())
+    steps = [" ".join(lines) for lines in found]
     if not steps:
         raise PlanError(PlanFault.UNREADABLE, f"expected numbered steps, got {_cut(text)}")
     named = [_named_steps(step, number) for number, step in enumerate(steps, 1)]
@@ -253,7 +287,9 @@ def read_graph(steps: Sequence[str], edges: Iterable[tuple[int, int]]) -> Plan:
     needs: dict[int, set[int]] = {n: set() for n in range(1, len(steps) + 1)}
     for before, after in edges:
         if before not in needs or after not in needs:
-            raise PlanError(PlanFault.DANGLING, f"an edge {before} -> {after} of {len(steps)} steps")
+            raise PlanError(
+                PlanFault.DANGLING, f"an edge {before} -> {after} of {len(steps)} steps"
+            )
         needs[after].add(before)
     if not steps:
         raise PlanError(PlanFault.EMPTY, "expected at least one step")
@@ -288,7 +324,7 @@ def _stable_order(needs: Mapping[int, set[int]]) -> list[int]:
 
 def _clean(step: str) -> str:
     """Drop the quotes and marks around a step, and take the `#1` of prose as text."""
-    return _without_references(step.strip().strip("*").strip().strip('"').strip())
+    return without_references(step.strip().strip("*").strip().strip('"').strip())
 
 
 def _check_size(text: str) -> None:

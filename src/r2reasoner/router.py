@@ -5,7 +5,6 @@
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from r2reasoner.executor import Emit, Executor
 from r2reasoner.ledger import Ledger, new_id
 from r2reasoner.plan import direct
 from r2reasoner.pool.cards import Pool
-from r2reasoner.types import Allocation, Answer, AnswerStatus, Query, Trace
+from r2reasoner.types import Allocation, Answer, AnswerStatus, Query, Step, Trace
 
 
 @dataclass(slots=True)
@@ -58,7 +57,9 @@ class Router:
             ledger=ledger,
             client=client or PoolClient(),
             decomposer=decomposer
-            or open_decomposer(pool.card(pool.decomposer), settings.max_subtasks),
+            or open_decomposer(
+                pool.card(pool.decomposer), settings.max_subtasks, settings.max_plan_bytes
+            ),
             allocator=allocator or open_allocator(pool, settings.trade_off),
             parallel=parallel,
         )
@@ -73,7 +74,9 @@ class Router:
         finally:
             await self.aclose()
 
-    async def run(self, query: str | Query, *, direct: bool = False) -> AsyncIterator[Event | Trace]:
+    async def run(
+        self, query: str | Query, *, direct: bool = False
+    ) -> AsyncIterator[Event | Trace]:
         """Yield events as they happen, then the Trace. Leaving early cancels what is in flight."""
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         task = asyncio.create_task(self.trace(query, direct=direct, emit=queue.put_nowait))
@@ -83,10 +86,8 @@ class Router:
                 yield event
             yield await task
         finally:
-            if not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def trace(
         self, query: str | Query, *, direct: bool = False, emit: Emit = lambda event: None
@@ -102,7 +103,8 @@ class Router:
         meter = Meter(self.ledger, query.id, self.settings.cap)
         planned, allocation = await self._route(query, direct, meter, deadline, emit)
         if allocation is None:
-            answer, steps = Answer("", AnswerStatus.FAILED, planned.notes[-1]), ()
+            answer = Answer("", AnswerStatus.FAILED, planned.notes[-1])
+            steps: tuple[Step, ...] = ()
             allocation = Allocation((None,) * len(planned.plan.subtasks), "none", calibrated=False)
         else:
             executor = Executor(
@@ -158,9 +160,15 @@ class Router:
 
     def _checked(self, query: str | Query) -> Query:
         query = Query(query, new_id()) if isinstance(query, str) else query
-        size = len(query.text.encode("utf-8", "replace"))
         if not query.text.strip():
             raise ConfigError("the query is empty; expected a question or a task")
+        try:
+            size = len(query.text.encode())
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"the query is not text: its character {error.start + 1} is no Unicode character;"
+                " expected UTF-8"
+            ) from None
         if size > self.settings.max_query_bytes:
             raise ConfigError(
                 f"the query has {size:,} bytes; at most {self.settings.max_query_bytes:,} are taken"

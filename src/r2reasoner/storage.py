@@ -112,6 +112,13 @@ class Store:
             (*CLOSED_COLUMNS, "entry_id"),
             self._engine,
         )
+        self._abandon_entries = _Statement(
+            _to_unknown("the ledger was closed before this call was settled").where(
+                ENTRIES.c.id == bindparam("entry_id")
+            ),
+            ("entry_id",),
+            self._engine,
+        )
         self._drop_traces = _Statement(
             delete(TRACES).where(TRACES.c.id == bindparam("trace_id")), ("trace_id",), self._engine
         )
@@ -155,12 +162,7 @@ class Store:
         if not self._renew_at:
             return
         with self._transaction() as connection:
-            for entry_id in self._open_ids:
-                connection.execute(
-                    _to_unknown("the ledger was closed before this call was settled").where(
-                        ENTRIES.c.id == entry_id
-                    )
-                )
+            self._abandon_entries.run(connection, [(entry_id,) for entry_id in self._open_ids])
             connection.execute(delete(LEASES).where(LEASES.c.id == self._lease))
 
     def recover(self) -> int:

@@ -16,7 +16,8 @@ Pico = int
 """An amount of money in pico-dollars (10**-12 dollars)."""
 
 PICO_PER_DOLLAR: Final = 10**12
-REFERENCE: Final = re.compile(r"#(\d+)")
+REFERENCE: Final = re.compile(r"#([0-9]{1,6})")
+"""A reference to a subtask's answer; more digits than any plan needs would choke `int`."""
 
 
 def to_dollars(pico: Pico) -> Decimal:
@@ -50,7 +51,7 @@ class CallOutcome(StrEnum):
 
 
 class AnswerStatus(StrEnum):
-    """How whole an answer is. `cheap_finish`: money ran short and the cheapest model did the rest."""
+    """How whole an answer is; `cheap_finish`: money ran short, the cheapest model did the rest."""
 
     COMPLETE = "complete"
     CHEAP_FINISH = "cheap_finish"
@@ -68,8 +69,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call. Cached input tokens are part of `input_tokens`, reasoning tokens of
-    `output_tokens`."""
+    """Tokens of one call.
+
+    Cached input tokens are part of `input_tokens`, reasoning tokens of `output_tokens`.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0

@@ -108,7 +108,9 @@ def check_books(provider, entries):
     """Compare the provider's books with the ledger, call by call and attempt by attempt."""
     ours, theirs = defaultdict(list), defaultdict(list)
     for entry in entries:
-        if entry.error is None or "no connection" not in entry.error.lower():
+        if (entry.error or "").endswith("(connect)"):  # it never reached the provider
+            assert (entry.outcome, entry.cost) == (CallOutcome.FAILED, 0)
+        else:
             ours[entry.model].append(entry)
     for booked in provider.books:
         theirs[booked.model].append(booked)

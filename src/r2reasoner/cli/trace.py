@@ -87,7 +87,7 @@ def _table(traces: "list[TraceSummary]") -> Any:
 
     from r2reasoner.bill import show_money
 
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for title in ("time", "id", "pool", "status"):
         table.add_column(title, no_wrap=True)
     for title in ("cost", "seconds"):

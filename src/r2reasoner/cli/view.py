@@ -60,7 +60,9 @@ class PlanView:
         if self._plan is None:
             tree.add("[dim]planning…[/]")
             return tree
-        head = "answered directly" if self._plan.is_direct else f"{len(self._plan.subtasks)} subtasks"
+        head = (
+            "answered directly" if self._plan.is_direct else f"{len(self._plan.subtasks)} subtasks"
+        )
         if self._trace is not None:
             head += f" · plan {self._role_line(Role.DECOMPOSER)}"
         branch = tree.add(f"[cyan]{escape(head)}[/]")

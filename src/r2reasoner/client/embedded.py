@@ -9,6 +9,7 @@ import hashlib
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
@@ -36,8 +37,9 @@ class EmbeddedModel:
     """One converted model: its weights, its codec and the thread that runs it."""
 
     def __init__(self, folder: Path, sha256: str | None) -> None:
-        if not (folder / "model.bin").exists():
-            raise ConfigError(f"{folder}: no converted model here (expected model.bin)")
+        missing = [name for name in CHECKED_FILES if not (folder / name).is_file()]
+        if missing:
+            raise ConfigError(f"{folder}: no converted model here (expected {missing[0]})")
         if sha256 is not None and checksum(folder) != sha256:
             raise ConfigError(
                 f"{folder}: the files do not match the sha256 in the pool file;"
@@ -46,23 +48,33 @@ class EmbeddedModel:
         import ctranslate2
 
         self.codec: TextCodec = open_codec(folder)
-        self._generator: Any = ctranslate2.Generator(
-            str(folder), device="cpu", compute_type="float32", intra_threads=1
-        )
+        try:
+            self._generator: Any = ctranslate2.Generator(
+                str(folder), device="cpu", compute_type="float32", intra_threads=1
+            )
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(f"{folder}: CTranslate2 cannot load this model: {error}") from error
+        self._lock = threading.Lock()
+        self._closed = False
         self._wishes: SimpleQueue[_Wish | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=f"r2-{folder.name}", daemon=True)
         self._thread.start()
 
     async def generate(self, prompt: list[str], max_tokens: int, rank: int) -> list[str]:
-        """Return the generated tokens, without the end token."""
+        """Return the generated tokens, without the end token. Raises RuntimeError when closed."""
         loop = asyncio.get_running_loop()
         wish = _Wish(prompt, max_tokens, rank, loop, loop.create_future())
-        self._wishes.put(wish)
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the model was closed")
+            self._wishes.put(wish)
         return await wish.reply
 
     def close(self) -> None:
         """Stop the thread; what is queued is still answered."""
-        self._wishes.put(None)
+        with self._lock:
+            self._closed = True
+            self._wishes.put(None)
         self._thread.join()
 
     def _serve(self) -> None:
@@ -91,7 +103,7 @@ class EmbeddedModel:
                 include_prompt_in_result=False,
             )
             answers = [r.sequences[min(rank, len(r.sequences) - 1)] for r in results]
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # whatever it is, nobody may wait for ever
             _deliver(wishes, None, error)
         else:
             _deliver(wishes, answers, None)
@@ -113,8 +125,8 @@ def _deliver(
                 reply.set_result(answers[i])
 
     for loop in {w.loop for w in wishes}:
-        if not loop.is_closed():
-            mine = [i for i, w in enumerate(wishes) if w.loop is loop]
+        mine = [i for i, w in enumerate(wishes) if w.loop is loop]
+        with suppress(RuntimeError):  # a closed loop has nobody left to tell
             loop.call_soon_threadsafe(resolve, mine)
 
 
@@ -145,6 +157,8 @@ class EmbeddedClient:
         self, card: Card, request: ChatRequest, meter: Meter, deadline: float | None = None
     ) -> Completion:
         """Return the whole answer. Raises UnknownWords, and what the Client protocol names."""
+        if deadline is not None and time.monotonic() >= deadline:
+            raise DeadlineExceeded("the deadline of the query has passed")
         model = self.model(card)
         prompt = model.codec.prompt(request.messages)
         if len(prompt) + request.max_tokens > card.context:
@@ -176,7 +190,7 @@ class EmbeddedClient:
             )
             if isinstance(error, TimeoutError):
                 raise DeadlineExceeded(f"{card.name}: no answer before the deadline") from None
-            if isinstance(error, RuntimeError | ValueError):
+            if isinstance(error, Exception):
                 raise CallError(CallFault.SERVER, str(error), model=card.name) from error
             raise
         ended = len(tokens) < request.max_tokens

@@ -161,7 +161,7 @@ TEST: Final[frozenset[Side]] = frozenset({"test"})
 UNSEEN: Final[frozenset[Side]] = frozenset({"test", "values"})
 
 
-def test_items(
+def held_out_items(
     operands: list[int], count: int, seed: int, *, unseen_values: bool = False
 ) -> list[dict[str, str | int]]:
     """Return `count` distinct test items `{"expression", "value"}`, operand counts in turn.

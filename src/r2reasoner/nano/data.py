@@ -81,13 +81,13 @@ def arithmetic_row(most_operands: int, rng: random.Random) -> Row:
 
 
 def _met(rng: random.Random) -> arithmetic.Operation:
-    """An operation as met while evaluating expressions of the family."""
+    """Draw an operation as met while evaluating expressions of the family."""
     node = arithmetic.sample(rng.randint(2, 4), TRAIN, rng)
     return rng.choice(list(arithmetic.operations(node)))
 
 
 def _balanced(rng: random.Random) -> arithmetic.Operation:
-    """An operation drawn evenly over signs and digit counts."""
+    """Draw an operation evenly over signs and digit counts."""
     while True:
         sign = rng.choices(list(SIGN_WEIGHTS), list(SIGN_WEIGHTS.values()))[0]
         operation = rng.choice(_products()) if sign == "*" else _sum_or_difference(sign, rng)

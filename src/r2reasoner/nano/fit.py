@@ -7,7 +7,7 @@ state is on disk, so that an interrupted run goes on where it stopped.
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +17,6 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from r2reasoner.client.text import BOS, EOS, SEP
-from r2reasoner.nano.vocabulary import PLACEHOLDERS
 
 BATCH_TOKENS: Final = 2048
 LINE: Final = 64
@@ -65,7 +64,9 @@ def encode(rows: Iterator[tuple[list[str], list[str]]], tokens: list[str]) -> En
         ids += bytes(number[t] for t in (BOS, *question, SEP, *answer, EOS))
         starts.append(len(ids))
         answers.append(len(question) + 2)
-    return Encoded(np.frombuffer(bytes(ids), np.uint8), np.array(starts), np.array(answers, np.int16))
+    return Encoded(
+        np.frombuffer(bytes(ids), np.uint8), np.array(starts), np.array(answers, np.int16)
+    )
 
 
 def new_model(shape: Shape, vocabulary: int, seed: int) -> LlamaForCausalLM:
@@ -192,7 +193,8 @@ class _Optimizers:
     """Muon for the matrices, AdamW for the rest; warm-up, then linear decay of both."""
 
     def __init__(self, model: LlamaForCausalLM, steps: int) -> None:
-        matrices, rest = [], []
+        matrices: list[torch.nn.Parameter] = []
+        rest: list[torch.nn.Parameter] = []
         for name, parameter in model.named_parameters():
             (matrices if parameter.ndim == 2 and "embed" not in name else rest).append(parameter)
         self.all: list[torch.optim.Optimizer] = [
@@ -234,20 +236,21 @@ def fit(
     seed: int,
     out: Path,
     *,
-    threads: int = 1,
+    interchangeable: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> None:
     """Train a model and write it to `out` (safetensors), going on from saved state if any.
 
-    Placeholder words, where the vocabulary has any, keep frozen vectors drawn anew each step.
+    The vectors of `interchangeable` tokens are drawn anew at each step, so that the model can
+    copy such a word but learn nothing about it: what it does with one it does with all.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     model = new_model(shape, len(tokens), seed)
     parameters = sum(p.numel() for p in model.parameters())
     optimizers = _Optimizers(model, steps)
     state = out.with_suffix(".state")
     first = _resume(state, model, optimizers)
-    redraw = _placeholder_redraw(model, tokens, seed)
+    redraw = _redraw(model, [tokens.index(t) for t in interchangeable], seed)
     started = saved = time.monotonic()
     seen, loss_sum = 0, 0.0
     for step, batch in enumerate(batches(data, steps, seed)):
@@ -311,10 +314,7 @@ def _resume(path: Path, model: LlamaForCausalLM, optimizers: _Optimizers) -> int
     return int(whole["step"])
 
 
-def _placeholder_redraw(
-    model: LlamaForCausalLM, tokens: list[str], seed: int
-) -> Callable[[], None]:
-    held = [i for i, token in enumerate(tokens) if token in PLACEHOLDERS]
+def _redraw(model: LlamaForCausalLM, held: list[int], seed: int) -> Callable[[], None]:
     if not held:
         return lambda: None
     weight = model.get_input_embeddings().weight
@@ -323,7 +323,7 @@ def _placeholder_redraw(
 
     def redraw() -> None:
         with torch.no_grad():
-            scale = weight.std()
-            weight[index] = torch.randn((len(held), weight.shape[1]), generator=generator) * scale
+            drawn = torch.randn((len(held), weight.shape[1]), generator=generator)
+            weight[index] = drawn * weight.std()
 
     return redraw

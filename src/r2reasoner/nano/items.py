@@ -2,7 +2,8 @@
 
 `length`: the search's worker is trained on SCAN commands of at most 11 actions (less a fifth)
 and on arithmetic of two operands, so that search items are longer, or left out, for it as the
-test's are for the shipped workers. `addprim_jump`: one other verb at a time is held out.
+test's are for the shipped workers. `addprim_jump`: that worker knows two other verbs alone, as
+the shipped ones know "jump"; search items are made of those two.
 """
 
 import random
@@ -13,6 +14,7 @@ from r2reasoner.nano.data import TRAIN, Mix
 from r2reasoner.training.decompositions import Item
 
 SHIFTED_ACTIONS: Final = 11
+HELD_VERBS: Final = ("walk", "look")
 KEPT_SHARE: Final = 0.8
 DEV: Final[frozenset[arithmetic.Side]] = frozenset({"dev"})
 
@@ -28,22 +30,30 @@ def shifted(split: str, seed: int) -> Shifted:
     """Return the shifted training mix of a split and the training commands outside it."""
     rng = random.Random(f"shifted {seed}")
     training, _ = scan.split(split)
+    if split == "addprim_jump":
+        seen = {c for c in training if c in HELD_VERBS or not set(c.split()) & set(HELD_VERBS)}
+        others = set(scan.VERBS) - set(HELD_VERBS)
+        unseen = [c for c in training if c not in seen and not set(c.split()) & others]
+        return Shifted(Mix([c for c in training if c in seen], scan_share=1.0), unseen)
     seen = {
         command
         for command in training
         if len(scan.interpret(command).split()) <= SHIFTED_ACTIONS and rng.random() < KEPT_SHARE
     }
     kept = [c for c in training if c in seen]
-    return Shifted(Mix(kept, most_operands=2, scan_share=0.3), [c for c in training if c not in seen])
+    return Shifted(
+        Mix(kept, most_operands=2, scan_share=0.3), [c for c in training if c not in seen]
+    )
 
 
 def search_items(split: str, scan_count: int, arithmetic_count: int, seed: int) -> list[Item]:
     """Return items to search plans for: unseen commands, and expressions of 2 to 4 operands."""
     rng = random.Random(f"search {seed}")
     unseen = shifted(split, seed).unseen
-    commands = rng.sample(unseen, min(scan_count, len(unseen)))
-    items = [Item(c, scan.interpret(c)) for c in commands]
-    for _ in range(arithmetic_count):
+    single = [c for c in unseen if not {"and", "after"} & set(c.split())]
+    commands = single + rng.sample(unseen, min(scan_count, len(unseen)))
+    items = [Item(c, scan.interpret(c)) for c in dict.fromkeys(commands)]
+    for _ in range(arithmetic_count if split == "length" else 0):
         node = arithmetic.sample(rng.choice((2, 3, 3, 4, 4, 4)), TRAIN, rng)
         items.append(Item(arithmetic.render(node), str(node.value)))
     return items
@@ -56,7 +66,7 @@ def calibration_items(split: str, scan_count: int, arithmetic_count: int, seed: 
     longest = sorted(training, key=lambda c: -len(scan.interpret(c).split()))
     commands = rng.sample(longest[: len(longest) // 2], min(scan_count, len(longest) // 2))
     items = [Item(c, scan.interpret(c)) for c in commands]
-    for number in range(arithmetic_count):
+    for number in range(arithmetic_count if split == "length" else 0):
         node = arithmetic.sample((2, 3, 4)[number % 3], DEV, rng)
         items.append(Item(arithmetic.render(node), str(node.value)))
     return items

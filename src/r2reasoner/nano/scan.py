@@ -71,11 +71,12 @@ def phrases() -> list[str]:
     """Return every phrase without a conjunction, in a fixed order (102 of them)."""
     directed = [
         " ".join(filter(None, (verb, manner, direction)))
-        for verb, manner, direction in product((*VERBS, "turn"), ("", "opposite", "around"), DIRECTIONS)
+        for verb, manner, direction in product(
+            (*VERBS, "turn"), ("", "opposite", "around"), DIRECTIONS
+        )
     ]
     return [
-        f"{once} {repeat}".strip()
-        for once, repeat in product([*VERBS, *directed], ("", *REPEATS))
+        f"{once} {repeat}".strip() for once, repeat in product([*VERBS, *directed], ("", *REPEATS))
     ]
 
 
@@ -94,9 +95,11 @@ def split(name: str) -> tuple[list[str], list[str]]:
     Raises ValueError for `simple`, which is random and cannot be regenerated.
     """
     if name == "length":
+
         def is_test(command: str) -> bool:
             return len(interpret(command).split()) > LONGEST_TRAINING_ACTIONS
     elif name == "addprim_jump":
+
         def is_test(command: str) -> bool:
             return "jump" in command.split() and command != "jump"
     else:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -29,7 +30,7 @@ from r2reasoner.nano.fit import Encoded, Shape, encode, fit
 from r2reasoner.nano.propose import propose
 from r2reasoner.nano.vocabulary import vocabulary
 from r2reasoner.pool.cards import Card, Endpoint, Pool, Price
-from r2reasoner.training.decompositions import Search, Weights
+from r2reasoner.training.decompositions import Item, Search, Searched, Weights
 
 Say = Callable[[str], None]
 
@@ -58,7 +59,7 @@ FULL: Final = Preset(
         Shape(48, 2): 5000,
         Shape(64, 2): 5000,
         Shape(96, 3): 4500,
-        Shape(128, 4): 5000,
+        Shape(128, 4): 4000,
     },
     searcher=(Shape(64, 2), 2500),
     decomposer=(Shape(48, 2), 3000),
@@ -89,7 +90,7 @@ class Job(NamedTuple):
     shape: Shape
     steps: int
     seed: int
-    placeholders: bool
+    interchangeable: tuple[str, ...] = ()
 
 
 def train(split: str, preset: Preset, out: Path, seed: int, *, say: Say = print) -> Path:
@@ -99,23 +100,24 @@ def train(split: str, preset: Preset, out: Path, seed: int, *, say: Say = print)
     """
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    jump = split == "addprim_jump"
     training, _ = scan.split(split)
     shift = items.shifted(split, seed)
-    workers = _rows_file(out / "workers.npz", rows(Mix(training), preset.rows, seed))
+    mix = Mix(training, scan_share=1.0) if split == "addprim_jump" else Mix(training)
+    workers = _rows_file(out / "workers.npz", rows(mix, preset.rows, seed))
     shifted = _rows_file(out / "shifted.npz", rows(shift.mix, preset.shifted_rows, seed + 1))
     shape, steps = preset.searcher
-    jobs = [Job(shifted, out / "searcher" / shape.name, shape, steps, seed, jump)]
+    jobs = [Job(shifted, out / "searcher" / shape.name, shape, steps, seed)]
     jobs += [
-        Job(workers, out / "workers" / s.name, s, n, seed, jump)
+        Job(workers, out / "workers" / s.name, s, n, seed)
         for s, n in sorted(preset.workers.items(), reverse=True)
     ]
     fit_all(jobs, say)
     lines = search(split, preset, out, seed, say=say)
     asked = _rows_file(out / "decomposer.npz", policy_rows(lines, 4, seed))
     shape, steps = preset.decomposer
-    fit_all([Job(asked, out / "decomposer" / shape.name, shape, steps, seed, jump)], say)
-    converted = convert_all(preset, out, placeholders=jump)
+    verbs = scan.VERBS if split == "addprim_jump" else ()
+    fit_all([Job(asked, out / "decomposer" / shape.name, shape, steps, seed, verbs)], say)
+    converted = convert_all(preset, out)
     say(f"trained in {(time.monotonic() - started) / 60:.1f} minutes")
     return converted
 
@@ -123,7 +125,7 @@ def train(split: str, preset: Preset, out: Path, seed: int, *, say: Say = print)
 def _rows_file(path: Path, made: Iterable[Row]) -> Path:
     """Write encoded rows once."""
     if not path.exists():
-        tokens = vocabulary(placeholders=True)
+        tokens = vocabulary()
         known = frozenset(tokens)
         data = encode(
             ((split_words(r.question, known), split_words(r.answer, known)) for r in made), tokens
@@ -148,8 +150,16 @@ def _fit_one(job: Job) -> float:
     started = time.monotonic()
     with np.load(job.data, allow_pickle=False) as saved:
         data = Encoded(saved["ids"], saved["starts"], saved["answers"])
-    tokens = vocabulary(placeholders=job.placeholders)
-    fit(data, job.shape, tokens, job.steps, job.seed, job.out, say=_log(job.out))
+    fit(
+        data,
+        job.shape,
+        vocabulary(),
+        job.steps,
+        job.seed,
+        job.out,
+        interchangeable=job.interchangeable,
+        say=_log(job.out),
+    )
     return (time.monotonic() - started) / 60
 
 
@@ -171,8 +181,7 @@ def search(
     path = out / "decompositions.jsonl"
     if not path.exists():
         shape, _ = preset.searcher
-        tokens = vocabulary(placeholders=split == "addprim_jump")
-        convert(out / "searcher" / shape.name, tokens, out / "searcher-ct2" / shape.name)
+        convert(out / "searcher" / shape.name, vocabulary(), out / "searcher-ct2" / shape.name)
         pool = bare_pool([shape], out / "searcher-ct2", out / "searcher")
         found = asyncio.run(_search(split, preset, pool, seed, say))
         part = path.with_suffix(".part")
@@ -191,7 +200,11 @@ async def _search(
     wanted = items.search_items(split, preset.search_scan, preset.search_arithmetic, seed)
     client = PoolClient()
     with Ledger.in_memory() as ledger:
-        found = await Search(pool, client, ledger, Weights()).run(wanted, propose)
+        run = Search(pool, client, ledger, Weights())
+        if split == "addprim_jump":
+            found = await _search_parts_first(run, wanted)
+        else:
+            found = await run.run(wanted, propose)
         await client.close()
     kept = [s for s in found if s.best is not None]
     say(f"search: {len(kept)} of {len(found)} items have a right plan")
@@ -209,9 +222,21 @@ async def _search(
     ]
 
 
-def convert_all(preset: Preset, out: Path, *, placeholders: bool) -> Path:
+async def _search_parts_first(run: Search, wanted: list[Item]) -> list[Searched]:
+    """Search commands of one phrase; what was right for a phrase is proposed for it in longer ones.
+
+    Two phrases with all their plans would make 900 candidates a command.
+    """
+    parts = [item for item in wanted if not {"and", "after"} & set(item.query.split())]
+    found = await run.run(parts, partial(propose, primitives=True))
+    known = {s.item.query: s.best.candidate.plan for s in found if s.best is not None}
+    longer = [item for item in wanted if item not in parts]
+    return found + await run.run(longer, partial(propose, known=known, primitives=True))
+
+
+def convert_all(preset: Preset, out: Path) -> Path:
     """Convert workers and decomposer; return their common folder."""
-    tokens = vocabulary(placeholders=placeholders)
+    tokens = vocabulary()
     folder = out / "converted"
     for shape in preset.workers:
         convert(out / "workers" / shape.name, tokens, folder / shape.name)

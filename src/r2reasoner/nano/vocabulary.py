@@ -6,11 +6,10 @@ from r2reasoner.client.text import SPECIAL
 from r2reasoner.nano.scan import ACTIONS, WORDS
 
 MOST_SUBTASKS: Final = 9
-PLACEHOLDERS: Final = tuple(f"verb{i}" for i in range(8))
 
 
-def vocabulary(*, placeholders: bool = False) -> list[str]:
-    """Return the tokens in id order; placeholders are for policies that must not learn verbs."""
+def vocabulary() -> list[str]:
+    """Return the tokens in id order."""
     plan = (";", "=", "...", *(f"#{i}" for i in range(1, MOST_SUBTASKS + 1)))
     words = (*WORDS, *ACTIONS, *"0123456789", *"+-*()")
-    return [*SPECIAL, *words, *plan, *(PLACEHOLDERS if placeholders else ())]
+    return [*SPECIAL, *words, *plan]

@@ -104,6 +104,7 @@ class Card:
 class Pool:
     """The models at hand. `allocator` names a policy, or one of the built-in allocators.
 
+    `splits` are the benchmark splits that the models were trained for; empty: any.
     `decomposer` names a policy or a worker. `outcomes` is the folder or file of measured
     outcomes that the calibrated allocator reads, or None.
     """
@@ -115,6 +116,7 @@ class Pool:
     allocator: str
     outcomes: Path | None = None
     source: Path | None = None
+    splits: tuple[str, ...] = ()
 
     def card(self, name: str) -> Card:
         """Return a worker or policy by name. Raises ConfigError for an unknown one."""

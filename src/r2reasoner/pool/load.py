@@ -1,6 +1,6 @@
 """Pool files: one TOML file names the models at hand, where they are reached and what they cost.
 
-    [pool]        name, decomposer, allocator, outcomes
+    [pool]        name, decomposer, allocator, outcomes, splits
     [endpoints.X] kind, base_url, key_env, path, concurrency, time-outs
     [[workers]]   one model each, from weakest to strongest
     [[policies]]  models that only decompose or allocate
@@ -87,6 +87,7 @@ def _pool(parsed: PoolFile, file: Path) -> Pool:
         allocator=parsed.pool.allocator,
         outcomes=None if outcomes is None else base / Path(outcomes).expanduser(),
         source=file.resolve(),
+        splits=parsed.pool.splits,
     )
 
 

@@ -68,13 +68,15 @@ class _Table(BaseModel):
 class PoolTable(_Table):
     """`[pool]`. `decomposer` names a model; `allocator` names one, or a built-in allocator.
 
-    `outcomes` is where the calibrated allocator finds measured outcomes.
+    `outcomes` is where the calibrated allocator finds measured outcomes. `splits`: the benchmark
+    splits that the models were trained for, as `scan/length`; none means any.
     """
 
     name: _Text
     decomposer: _Text
     allocator: _Text
     outcomes: _Text | None = None
+    splits: tuple[_Text, ...] = ()
 
 
 class EndpointTable(_Table):

@@ -1,14 +1,23 @@
 """Prompts as text files; each trace records their hash."""
 
+import re
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
+from typing import Final
+
+_MARK: Final = re.compile(r"<(?=\s*/?\s*data)", re.IGNORECASE)
 
 
 @cache
 def read(name: str) -> str:
     """Return a prompt's text."""
     return files(__name__).joinpath(f"{name}.txt").read_text(encoding="utf-8")
+
+
+def as_data(text: str) -> str:
+    """Return a text between `<data>` marks, which it can neither open nor close itself."""
+    return f"<data>\n{_MARK.sub('&lt;', text)}\n</data>"
 
 
 @cache

@@ -116,7 +116,7 @@ class Search:
         return await asyncio.gather(*(one(item) for item in items))
 
     def _best(self, tried: Sequence[Tried]) -> Tried | None:
-        """The first proposed of those right ones that score (nearly) best.
+        """Return the first proposed of those right ones that score (nearly) best.
 
         Policies learn a steady order more easily than one that turns on a token or two.
         """

@@ -1,0 +1,313 @@
+"""`r2reasoner evaluate`: strategies on a benchmark's items, as a table and a result file."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from r2reasoner.cli.ask import DbOption, TradeOffOption
+from r2reasoner.cli.pool import JsonOption, PoolOption
+
+if TYPE_CHECKING:
+    from r2reasoner.benchmarks import Benchmark, Item
+    from r2reasoner.evaluate import Evaluation
+    from r2reasoner.forecast import Forecast
+    from r2reasoner.pool.cards import Pool
+    from r2reasoner.rows import ItemRow
+    from r2reasoner.spending import SpendingLedger
+    from r2reasoner.types import Pico
+
+INTERRUPTED: Final = 130
+DEFAULT_STRATEGIES: Final = "r2,cot,strongest"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(
+    benchmark: Annotated[
+        str,
+        typer.Argument(help="scan, arithmetic, or your own FILE.jsonl with query and answer."),
+    ],
+    split: Annotated[
+        str | None,
+        typer.Option(help="SCAN: length, addprim_jump, simple; arithmetic: test, test:5, values."),
+    ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy",
+            "-s",
+            help="Strategies, by commas: r2, r2@TRADE_OFF, single:MODEL, single:*, cot,"
+            " strongest, cheapest, random, last-node.",
+        ),
+    ] = DEFAULT_STRATEGIES,
+    items: Annotated[
+        Path | None, typer.Option(help="JSON lines to take items from; else they are made.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Most items: a sample of them, by the seed.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of samples, draws and intervals.")] = 0,
+    pool: PoolOption = None,
+    trade_off: TradeOffOption = None,
+    max_cost: Annotated[
+        str | None, typer.Option(help="Hard cap in dollars over the whole command.")
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Queries in flight; else 96 in process, 16 over HTTP."),
+    ] = None,
+    scorer: Annotated[
+        str | None, typer.Option(help="For your own file: exact (default), number, sequence.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Result file; one row per item goes beside it, to OUT.rows.jsonl."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also run anew items that got no whole answer.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it may cost, and call nothing.")
+    ] = False,
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate strategies on items; a run that was stopped goes on where it stood."""
+    from r2reasoner.benchmarks import open_benchmark
+    from r2reasoner.config import load_settings, settings
+    from r2reasoner.errors import R2Error
+    from r2reasoner.evaluate import Evaluation
+    from r2reasoner.pool.load import find_pool, load_pool
+    from r2reasoner.spending import SpendingLedger
+    from r2reasoner.strategies import expand_strategies
+
+    task = open_benchmark(benchmark, scorer)
+    file = items or (Path(benchmark) if benchmark.endswith(".jsonl") else None)
+    loaded = load_pool(pool)
+    name = _split(task, split, loaded, file)
+    cap = settings(max_cost=max_cost).cap
+    evaluation = Evaluation(
+        benchmark=task,
+        split=name,
+        items=_items(task, name, file, limit, seed),
+        strategies=expand_strategies(strategy.split(","), loaded),
+        pool=loaded,
+        settings=load_settings(find_pool(pool), trade_off=trade_off),
+        seed=seed,
+    )
+    notes = _warnings(evaluation)
+    if dry_run:
+        _dry_run(evaluation, notes, as_json=as_json)
+        return
+    result = out or Path("runs") / f"{task.name}-{name.replace(':', '-')}.json"
+    rows_file = result.with_name(f"{result.name}.rows.jsonl")
+    with SpendingLedger.open(db) as ledger:
+        ledger.cap = cap
+        try:
+            rows = asyncio.run(_run(evaluation, ledger, rows_file, concurrency, again))
+        except KeyboardInterrupt:
+            _say(f"stopped; finished items are in {rows_file}: the same command goes on from there")
+            raise typer.Exit(INTERRUPTED) from None
+        except R2Error:
+            if rows_file.exists():
+                _say(f"finished items are in {rows_file}: the same command goes on from there")
+            raise
+    _report(evaluation, rows, result, notes, as_json=as_json)
+
+
+def _split(task: "Benchmark", split: str | None, pool: "Pool", file: Path | None) -> str:
+    from r2reasoner.benchmarks import ARITHMETIC
+    from r2reasoner.nano.splits import check_split, default_split
+
+    if split is None and task is ARITHMETIC and file is not None:
+        split = file.stem
+    name = split or default_split(task, pool)
+    check_split(task, name, pool, from_file=file is not None)
+    return name
+
+
+def _items(
+    task: "Benchmark", split: str, file: Path | None, limit: int | None, seed: int
+) -> "tuple[Item, ...]":
+    from r2reasoner.evaluate import limited
+    from r2reasoner.nano.splits import test_items
+
+    found = task.load(file) if file else test_items(task, split, seed, limit)
+    return limited(found, limit, seed)
+
+
+def _warnings(evaluation: "Evaluation") -> list[str]:
+    """Say where items are no test of a pool whose training is known."""
+    from r2reasoner.nano.splits import is_trained_on, trained_splits
+
+    if not trained_splits(evaluation.pool):
+        return []
+    task, split, items = evaluation.benchmark, evaluation.split, evaluation.items
+    trained_on = sum(is_trained_on(task, split, item) for item in items)
+    if not trained_on:
+        return []
+    return [
+        f"{trained_on:,} of {len(items):,} items stand on the training side of {task.name} {split}"
+        " (or meet operations of it), so they are no fair test of this pool"
+    ]
+
+
+async def _run(
+    evaluation: "Evaluation",
+    ledger: "SpendingLedger",
+    rows_file: Path,
+    in_flight: int | None,
+    again: bool,
+) -> "list[list[ItemRow]]":
+    from r2reasoner.client import PoolClient
+    from r2reasoner.evaluate import Progress
+    from r2reasoner.evaluate import evaluate as run
+    from r2reasoner.rows import RowsFile
+
+    client = PoolClient()
+    try:
+        with RowsFile(rows_file) as rows, _bar() as bar:
+            task = bar.add_task("evaluating", total=None, spent="")
+
+            def show(at: Progress) -> None:
+                spent = f"${_dollars(at.spent)}" + (" and unpriced" if ledger.unpriced else "")
+                bar.update(task, total=at.total, completed=at.done, spent=spent)
+
+            return await run(
+                evaluation, ledger, client, rows, in_flight=in_flight, again=again, progress=show
+            )
+    finally:
+        await client.close()
+
+
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[spent]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def _report(
+    evaluation: "Evaluation",
+    rows: "list[list[ItemRow]]",
+    result: Path,
+    notes: list[str],
+    *,
+    as_json: bool,
+) -> None:
+    from r2reasoner.provenance import provenance
+    from r2reasoner.results import summarise, write_result
+
+    summary = summarise(rows, evaluation.seed)
+    origin = provenance(evaluation.pool, evaluation.seed)
+    document = {
+        "provenance": {**origin, "trade_off": evaluation.settings.trade_off, "notes": notes},
+        "rows": summary.rows,
+        "comparisons": summary.comparisons,
+    }
+    write_result(result, document)
+    if as_json:
+        print(json.dumps(document, indent=2))
+        return
+    from rich.console import Console
+
+    from r2reasoner.cli.figures import print_summary
+
+    print_summary(summary, Console())
+    print(f"result in {result}, one row per item in {result}.rows.jsonl")
+    for note in notes:
+        _say(f"warning: {note}")
+
+
+def _dry_run(evaluation: "Evaluation", notes: list[str], *, as_json: bool) -> None:
+    forecasts = asyncio.run(_forecasts(evaluation))
+    costs = [f.most_cost for f in forecasts.values()]
+    known = [cost for cost in costs if cost is not None]
+    total = sum(known) if len(known) == len(costs) else None
+    if as_json:
+        document = {
+            "items": len(evaluation.items),
+            "strategies": {
+                name: {
+                    "least_calls": f.least_calls,
+                    "most_calls": f.most_calls,
+                    "most_dollars": _dollars(f.most_cost),
+                }
+                for name, f in forecasts.items()
+            },
+            "most_dollars": _dollars(total),
+            "notes": notes,
+        }
+        print(json.dumps(document, indent=2))
+        return
+    print(f"{evaluation.benchmark.name} {evaluation.split}, {len(evaluation.items):,} items")
+    for name, f in forecasts.items():
+        calls = f"{f.least_calls:,} to {f.most_calls:,} calls"
+        if f.least_calls == f.most_calls:
+            calls = f"{f.least_calls:,} calls"
+        print(f"  {name}: {calls}, at most ${_dollars(f.most_cost) or 'unknown'}")
+    print(
+        f"together at most ${_dollars(total) or 'unknown'}, without retries and fall-backs;"
+        " usually a small part of it; --max-cost sets a hard cap"
+    )
+    for note in notes:
+        _say(f"warning: {note}")
+
+
+async def _forecasts(evaluation: "Evaluation") -> "dict[str, Forecast]":
+    from r2reasoner.client import PoolClient
+    from r2reasoner.forecast import forecast
+    from r2reasoner.ledger import Ledger
+    from r2reasoner.strategies import StrategyContext, open_strategy
+
+    queries = [
+        evaluation.benchmark.query(item, plain=evaluation.plain) for item in evaluation.items
+    ]
+    with Ledger.in_memory() as ledger:
+        context = StrategyContext(
+            pool=evaluation.pool,
+            settings=evaluation.settings,
+            ledger=ledger,
+            client=PoolClient(),
+            seed=evaluation.seed,
+        )
+        return {
+            name: forecast(open_strategy(name, context), queries) for name in evaluation.strategies
+        }
+
+
+def _dollars(pico: "Pico | None") -> str | None:
+    """Write an amount exactly, without an exponent."""
+    from r2reasoner.types import to_dollars
+
+    if pico is None:
+        return None
+    text = f"{to_dollars(pico):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,165 @@
+"""One row per item and strategy: what an evaluation found, appended as it goes, and never twice.
+
+A rows file is JSON lines. A row's key says under which conditions it was found, so that a file
+may hold several evaluations and a run goes on where another stopped. A last line that was cut
+short (a kill, a full disk) is dropped; anything else that is no row is refused.
+"""
+
+import fcntl
+import json
+from dataclasses import dataclass, fields
+from functools import cache
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+from r2reasoner.errors import ConfigError, DataError
+from r2reasoner.types import Pico, Role, Trace
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+_BEGINNING: Final = b'{"context": "'
+"""How every row begins: what is cut short and begins otherwise is somebody else's, and is kept."""
+
+
+class Key(NamedTuple):
+    """What a row is about. `context` is the hash of pool, seed, settings, benchmark and split."""
+
+    context: str
+    strategy: str
+    item: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemRow:
+    """One item answered by one strategy. Costs are pico-dollars (None: unknown), times seconds.
+
+    `right` counts only where `scored`. `models` counts the subtasks that each model answered.
+    `reached` is False where no call to any model succeeded; `trace` is None where there is none.
+    """
+
+    context: str
+    benchmark: str
+    split: str
+    strategy: str
+    item: str
+    pool: str
+    seed: int
+    settings: str
+    right: bool
+    scored: bool
+    answer: str
+    status: str
+    error: str | None
+    workers_cost: Pico | None
+    net_cost: Pico | None
+    calls: int
+    latency_s: float
+    critical_path_s: float
+    plan_failed: bool
+    decomposed: bool
+    subtasks: int
+    models: dict[str, int]
+    fell_back: bool
+    reached: bool
+    trace: str | None
+
+    @property
+    def key(self) -> Key:
+        """What the row is about."""
+        return Key(self.context, self.strategy, self.item)
+
+
+def critical_path_s(trace: Trace) -> float:
+    """Return how long the longest chain of calls took, in seconds, the routing calls included."""
+    spent = {step.subtask: step.finished_s - step.started_s for step in trace.steps}
+    longest: dict[int, float] = {}
+    for number, subtask in enumerate(trace.plan.subtasks, 1):
+        before = max((longest[n] for n in subtask.dependencies if n in longest), default=0.0)
+        longest[number] = before + spent.get(number, 0.0)
+    routing = (Role.DECOMPOSER, Role.ALLOCATOR)
+    planned = sum(call.latency_s for call in trace.calls if call.role in routing)
+    return planned + max(longest.values(), default=0.0)
+
+
+class RowsFile:
+    """The rows of a file, and a way to append more; one process at a time, as a context manager.
+
+    Entering raises DataError where a line is no row, ConfigError where the file cannot be had.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[Key, ItemRow] = {}
+        self._stream: FileIO | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            stream = FileIO(self.path, "a+")
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written: {error.strerror}") from error
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stream.truncate(self._read())
+        except BlockingIOError:
+            stream.close()
+            raise ConfigError(f"{self.path}: another evaluation is writing to it") from None
+        except BaseException:
+            stream.close()
+            raise
+        self._stream = stream
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def append(self, row: ItemRow) -> None:
+        """Write a row, whole; one with the same key is replaced.
+
+        Raises DataError where the file cannot be written.
+        """
+        assert self._stream is not None, "append needs the file to be entered"
+        line = json.dumps(_document(row)).encode() + b"\n"
+        try:
+            whole = self._stream.write(line) == len(line)
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be written: {error.strerror}") from error
+        if not whole:
+            raise DataError(f"{self.path}: cannot be written: no space left")
+        self.rows[row.key] = row
+
+    def _read(self) -> int:
+        """Read the rows; return how many bytes are whole lines."""
+        whole = 0
+        with self.path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                if not line.endswith(b"\n") and _BEGINNING.startswith(line[: len(_BEGINNING)]):
+                    break
+                row = _parse(f"{self.path}:{number}", line)
+                self.rows[row.key] = row
+                whole += len(line)
+        return whole
+
+
+def _document(row: ItemRow) -> dict[str, Any]:
+    return {field.name: getattr(row, field.name) for field in fields(row)}
+
+
+def _parse(where: str, line: bytes) -> ItemRow:
+    try:
+        return _adapter().validate_json(line, strict=True)
+    except ValueError:
+        raise DataError(
+            f"{where}: expected a row of an evaluation; repair it, or move it away"
+        ) from None
+
+
+@cache
+def _adapter() -> "TypeAdapter[ItemRow]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(ItemRow)
