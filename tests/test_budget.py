@@ -259,7 +259,7 @@ steps = st.lists(
 
 
 @given(cap=st.integers(0, 2 * 10**12), steps=steps)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_interleaving_passes_the_cap(ledger: Ledger, cap: Pico, steps: list[tuple]) -> None:  # type: ignore[type-arg]
     query_id = new_id()
     meter = Meter(ledger, query_id, cap=cap)

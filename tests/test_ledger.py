@@ -300,6 +300,20 @@ class TestTrouble:
         await ledger.flush()
         assert [found.outcome for found in ledger.entries()] == [OPEN, OK]
 
+    async def test_what_is_kept_for_another_try_is_limited(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("r2reasoner.ledger.KEPT", 3)
+        async with Ledger.open(path, busy_timeout_s=0.05) as ledger:
+            await ledger.begin(entry())
+            with locked(path):
+                for number in range(5):
+                    ledger.save_trace(trace(id=str(number)))
+                with pytest.raises(LedgerError, match="5 results"):
+                    await ledger.flush()
+            await ledger.flush()
+            assert len(ledger.traces()) == 3
+
     async def test_a_read_only_ledger_is_an_error(self, path: Path) -> None:
         Ledger.open(path).close_sync()
         async with Ledger.open(f"sqlite:///file:{path}?mode=ro&uri=true") as ledger:
@@ -753,7 +767,7 @@ def memory() -> Iterator[Ledger]:
 
 
 @given(saved=traces)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_trace_is_read_back_whole(memory: Ledger, saved: Trace) -> None:
     memory.save_trace(saved)
     asyncio.run(memory.flush())

@@ -44,6 +44,14 @@ def test_sqlite_is_set_for_many_processes(path: Path) -> None:
     assert asked == {"journal_mode": "wal", "synchronous": 1, "busy_timeout": 5000}
 
 
+def test_a_ledger_is_for_its_owner_only(path: Path) -> None:
+    here = store(path)
+    here.write([here.open_row(entry())], [], [])
+    modes = {found.name: found.stat().st_mode & 0o777 for found in path.parent.iterdir()}
+    here.close()
+    assert modes == dict.fromkeys(("ledger.db", "ledger.db-wal", "ledger.db-shm"), 384)
+
+
 def test_a_writer_takes_its_lock_at_once_and_a_reader_none(path: Path) -> None:
     here = store(path)
     other = sqlite3.connect(path, isolation_level=None, timeout=0)
@@ -147,7 +155,7 @@ class TestForeignFiles:
 
     def test_a_folder_that_cannot_be(self, path: Path) -> None:
         path.write_text("a file")
-        with pytest.raises(LedgerError, match="cannot make the folder of the ledger"):
+        with pytest.raises(LedgerError, match=r"cannot make the ledger .*sub"):
             store(path / "sub" / "ledger.db")
 
 

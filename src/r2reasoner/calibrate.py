@@ -3,23 +3,22 @@
 Each item is planned once and run with one model everywhere, the strongest first, until an answer
 is right; that run's answers are the subtasks' reference. Then every model does every subtask on
 the reference's inputs, and is right where it says the same (on the last subtask: where the scorer
-says so). Items that no model gets right teach nothing and are counted. At the meter's cap it
-stops, and what was measured by then is kept.
+says so). Items that no model gets right teach nothing and are counted.
 """
 
 import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from r2reasoner.budget import Meter
-from r2reasoner.client.base import ChatRequest, Client, Completion
+from r2reasoner.client.base import ChatRequest, Client
 from r2reasoner.decomposer import Decomposer
-from r2reasoner.errors import CallError, DataError, R2Error, UnknownWords
+from r2reasoner.errors import CallError, DataError, UnknownWords
 from r2reasoner.estimate import Outcome, OutcomeModel
 from r2reasoner.executor import Executor, subtask_messages
 from r2reasoner.ledger import new_id
@@ -27,7 +26,6 @@ from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.types import Allocation, AnswerStatus, Choice, Plan, Query, Role
 
 IN_FLIGHT: Final = 32
-WAIT_S: Final = 0.02
 Grade = Callable[[str, str], bool | None]
 
 
@@ -40,55 +38,18 @@ class Item(NamedTuple):
 
 @dataclass(slots=True)
 class Measured:
-    """What calibration found. `unsolved`: items that no model got right.
-
-    `stopped` says why not all items were measured, None where all were.
-    """
+    """What calibration found. `unsolved`: items that no model got right."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     items: int = 0
     unsolved: int = 0
     ungraded: int = 0
-    stopped: str | None = None
-
-
-class _WithinCap:
-    """A client that waits for money that calls in flight only reserve, and knows when it ran out.
-
-    A bound is many times what a call costs: without waiting, the first calls would use up a cap.
-    """
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self.short: BudgetExceeded | None = None
-
-    async def complete(
-        self, card: Card, request: ChatRequest, meter: Meter, deadline: float | None = None
-    ) -> Completion:
-        """Return the whole answer; see Client."""
-        while True:
-            try:
-                return await self._client.complete(card, request, meter, deadline)
-            except BudgetExceeded as short:
-                if not meter.reserved:
-                    self.short = short
-                    raise
-            await asyncio.sleep(WAIT_S)
-
-    def stream(
-        self, card: Card, request: ChatRequest, meter: Meter, deadline: float | None = None
-    ) -> AsyncIterator[str | Completion]:
-        """Yield the answer piece by piece; see Client."""
-        return self._client.stream(card, request, meter, deadline)
-
-    async def close(self) -> None:
-        """Leave the client open: it is not ours."""
 
 
 class Calibration:
     """Measures the workers of a pool; every call is booked on one meter (and its cap).
 
-    `measured` holds what was found so far, also while `run` is under way or after it was stopped.
+    `measured` holds what was found so far, also when `run` was stopped.
     """
 
     def __init__(
@@ -101,28 +62,27 @@ class Calibration:
     ) -> None:
         self.measured = Measured()
         self._pool = pool
-        self._client = _WithinCap(client)
+        self._client = client
         self._decomposer = decomposer
         self._meter = meter
         self._grade = grade
-        self._executor = Executor(self._client, pool)
+        self._executor = Executor(client, pool)
 
     async def run(
         self, items: Sequence[Item], say: Callable[[int], None] = lambda done: None
     ) -> Measured:
-        """Measure all items, or as many as the cap pays for; `say` hears how many are done.
+        """Measure all items; `say` hears how many are done.
 
-        Raises UnknownWords for an item that no model has words for, LedgerError.
+        Raises UnknownWords for an item that no model has words for, BudgetExceeded at the meter's
+        cap, LedgerError; `measured` then holds what was found by that time.
         """
         gate = asyncio.Semaphore(IN_FLIGHT)
 
         async def one(item: Item) -> None:
             async with gate:
-                if self._client.short is None:
-                    await self._measure(item)
-            if self._client.short is None:
-                self.measured.items += 1
-                say(self.measured.items)
+                await self._measure(item)
+            self.measured.items += 1
+            say(self.measured.items)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -130,8 +90,6 @@ class Calibration:
                     group.create_task(one(item))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        if self._client.short is not None:
-            self.measured.stopped = str(self._client.short)
         return self.measured
 
     async def _measure(self, item: Item) -> None:
@@ -139,7 +97,7 @@ class Calibration:
         planned = await self._decomposer.decompose(query, self._client, self._meter, None)
         reference = await self._reference(query, planned.plan, item.gold)
         if reference is None:
-            self.measured.unsolved += self._client.short is None
+            self.measured.unsolved += 1
             return
         for number, subtask in enumerate(planned.plan.subtasks, 1):
             if subtask.is_join:
@@ -187,7 +145,7 @@ class Calibration:
         )
         try:
             completion = await self._client.complete(card, request, self._meter)
-        except (BudgetExceeded, CallError, UnknownWords):
+        except (CallError, UnknownWords):
             return None
         if plan.answer == f"#{number}":
             right = bool(self._grade(completion.text, gold))

@@ -68,7 +68,9 @@ class UnknownWords(R2Error):
     """A nano model has no words for a text."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        super().__init__(f"words outside the nano vocabulary: {', '.join(words[:8])}")
+        shown = ", ".join(repr(word if len(word) <= 24 else f"{word[:23]}…") for word in words[:8])
+        more = f" and {len(words) - 8} more" if len(words) > 8 else ""
+        super().__init__(f"words outside the nano vocabulary: {shown}{more}")
         self.words = tuple(words)
 
 

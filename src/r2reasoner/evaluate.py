@@ -1,8 +1,8 @@
 """Evaluate strategies on items: many in flight, under one cap, row by row, never twice.
 
-Each strategy answers each item once, over one pool, client and ledger. A finished item is a row
-on disk before the next one begins in its place; items that have a row under the same conditions
-are not run again. Figures are made of rows by `results`; this module only finds them.
+Each strategy answers each item once, over one pool, client and ledger. A finished item becomes a
+row on disk at once; items that have a row under the same conditions are not run again. Figures
+are made of rows by `results`; this module only finds them.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from r2reasoner import __version__, prompts
 from r2reasoner.benchmarks import Benchmark, Item
 from r2reasoner.client import Client
 from r2reasoner.config import Settings
-from r2reasoner.errors import R2Error, UnknownWords
+from r2reasoner.errors import DataError, R2Error, UnknownWords
 from r2reasoner.ledger import new_id
 from r2reasoner.pool.cards import Pool
 from r2reasoner.provenance import pool_digest
@@ -149,6 +149,7 @@ class _Run:
         self._started = time.monotonic()
         self._done = 0
         self._unreached = 0
+        self._flushing = False
         self._stop: R2Error | None = None
         self.total = 0
 
@@ -189,6 +190,10 @@ class _Run:
     async def _one(self, job: _Job) -> None:
         row = await self._answer(self._routers[job.strategy], job)
         self._rows.append(row)
+        if not self._flushing:
+            # one write for all items that end in this turn of the loop, as micro-batches do
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
         self._done += 1
         self._unreached = 0 if row.reached else self._unreached + 1
         if self._unreached == UNREACHED_IN_A_ROW:
@@ -197,6 +202,13 @@ class _Run:
                 f" {row.error}"
             )
         self._tell()
+
+    def _flush(self) -> None:
+        self._flushing = False
+        try:
+            self._rows.flush()
+        except DataError as full:
+            self._stop = full
 
     def _tell(self) -> None:
         elapsed = time.monotonic() - self._started

@@ -200,11 +200,11 @@ class Executor:
                 await run.settled.wait()
 
     async def _complete(self, run: _Run, number: int, card: Card) -> str:
-        is_last = number in run.plan.used_by_answer
+        is_final = run.plan.answer.strip() == f"#{number}" and not run.plan.is_direct
         request = ChatRequest(
             messages=subtask_messages(run.query, run.plan, number, run.answers, card),
             max_tokens=card.max_tokens,
-            role=Role.FINAL if is_last and not run.plan.is_direct else Role.WORKER,
+            role=Role.FINAL if is_final else Role.WORKER,
             subtask=number,
             temperature=self._temperature,
         )

@@ -55,7 +55,8 @@ def _draw_process_tag() -> None:
     _process_tag = secrets.randbits(28)
 
 
-os.register_at_fork(after_in_child=_draw_process_tag)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_draw_process_tag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff
 # No two neighbouring repetitions of these match the same character: linear on any text.
 _FENCE: Final = re.compile(r"```(.*?)```", re.DOTALL)
 _NUMBERED: Final = re.compile(
-    r"\s*(?:[-*#]+\s*)?(?:(?:sub-?task|step|question)\s*)?([0-9]{1,3})\s*(?:\*\*\s*)?[.):]+\s*(.*)",
+    r"[-*#\s]*(?:(?:sub-?task|step|question)\s*)?([0-9]{1,3})\s*(?:\*\*\s*)?[.):]+\s*(.*)",
     re.IGNORECASE,
 )
 _STEP_WORDS: Final = re.compile(r"\b(?:step|sub-?task|question)s?\s+(\d{1,3})\b", re.IGNORECASE)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from r2reasoner import __version__
+from r2reasoner.client.embedded import checksum
 from r2reasoner.pool.cards import Card, Pool, Price
 
 PACKAGES: Final = ("aiohttp", "ctranslate2", "genai-prices", "numpy", "sqlalchemy")
@@ -28,7 +29,7 @@ def provenance(pool: Pool, seed: int, command: Sequence[str] | None = None) -> d
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "pool": {"name": pool.name, "sha256": pool_digest(pool)},
-        "weights": {c.name: c.sha256 for c in _cards(pool) if c.sha256 is not None},
+        "weights": {c.name: sha for c in _cards(pool) if (sha := weights_digest(c)) is not None},
         "versions": {"r2reasoner": __version__, **_versions()},
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -51,6 +52,16 @@ def pool_digest(pool: Pool) -> str:
         "outcomes": _file_digest(outcomes) if outcomes and outcomes.is_file() else None,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def weights_digest(card: Card) -> str | None:
+    """Return the sha256 of a model run in process, of its files where the pool file has none."""
+    if card.sha256 is not None or card.endpoint.path is None:
+        return card.sha256
+    try:
+        return checksum(card.endpoint.path / card.model)
+    except OSError:
+        return None  # the client will say what is missing
 
 
 def commit() -> str | None:
@@ -93,7 +104,7 @@ def _card(card: Card) -> dict[str, Any]:
         "capabilities": sorted(card.capabilities),
         "prompt": card.prompt,
         "plan_format": card.plan_format,
-        "sha256": card.sha256,
+        "sha256": weights_digest(card),
     }
 
 

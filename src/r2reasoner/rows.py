@@ -93,6 +93,7 @@ class RowsFile:
         self.path = path
         self.rows: dict[Key, ItemRow] = {}
         self._stream: FileIO | None = None
+        self._unwritten: list[bytes] = []
 
     def __enter__(self) -> Self:
         try:
@@ -114,23 +115,29 @@ class RowsFile:
 
     def __exit__(self, *_: object) -> None:
         if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+            try:
+                self.flush()
+            finally:
+                self._stream.close()
+                self._stream = None
 
     def append(self, row: ItemRow) -> None:
-        """Write a row, whole; one with the same key is replaced.
+        """Take a row in; one with the same key is replaced. The next `flush` writes it."""
+        self.rows[row.key] = row
+        self._unwritten.append(json.dumps(_document(row)).encode() + b"\n")
 
-        Raises DataError where the file cannot be written.
-        """
-        assert self._stream is not None, "append needs the file to be entered"
-        line = json.dumps(_document(row)).encode() + b"\n"
+    def flush(self) -> None:
+        """Write what was appended, in one go. Raises DataError where it cannot be written."""
+        if not self._unwritten:
+            return
+        assert self._stream is not None, "rows are written between __enter__ and __exit__"
+        lines, self._unwritten = b"".join(self._unwritten), []
         try:
-            whole = self._stream.write(line) == len(line)
+            whole = self._stream.write(lines) == len(lines)
         except OSError as error:
             raise DataError(f"{self.path}: cannot be written: {error.strerror}") from error
         if not whole:
             raise DataError(f"{self.path}: cannot be written: no space left")
-        self.rows[row.key] = row
 
     def _read(self) -> int:
         """Read the rows; return how many bytes are whole lines."""

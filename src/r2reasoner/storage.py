@@ -346,8 +346,10 @@ def _url(where: str | Path) -> URL:
     path = Path(where).expanduser()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(mode=0o600)  # queries are nobody else's business
     except OSError as error:
-        raise LedgerError(f"cannot make the folder of the ledger {path}: {error}") from None
+        raise LedgerError(f"cannot make the ledger {path}: {error}") from None
     return URL.create("sqlite", database=str(path))
 
 

@@ -85,7 +85,7 @@ class TestShow:
     def test_a_table_and_sums(self, path: Path) -> None:
         lines = run("show", "--db", path).stdout.splitlines()
         assert lines[0].split() == [
-            "time", "role", "model", "subtask", "try", "outcome", "in", "out", "cost", "seconds",
+            "time", "role", "model", "subtask", "try", "outcome", "in", "out", "cost", "s",
             "remark",
         ]  # fmt: skip
         rows = [line.split() for line in lines if "worker" in line]

@@ -104,7 +104,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_the_list(path: Path) -> None:
     lines = [line.split() for line in run("list", "--db", path).stdout.splitlines() if line]
-    assert lines[0] == ["time", "id", "pool", "status", "cost", "seconds", "query"]
+    assert lines[0] == ["time", "id", "pool", "status", "cost", "s", "query"]
     newest, oldest = lines[-2:]
     assert newest[2:7] == ["ab02", "nano", "partial", "unknown", "0.75"]
     assert oldest[2:8] == ["aa01", "nano", "partial", "12.00", "µ$", "0.75"]

@@ -6,17 +6,31 @@ Modules of commands import heavy things inside functions, so that `--help` is qu
 import json
 import os
 import sys
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from r2reasoner import __version__
-from r2reasoner.cli import ask, evaluate, ledger, mock, nano, pool, trace
+from r2reasoner.cli import ask, demo, evaluate, ledger, mock, nano, pool, trace
 from r2reasoner.errors import R2Error, UnknownWords
 
 INTERRUPTED: Final = 130
 
+
+class _Interruptible(TyperGroup):
+    """Says what Ctrl-C leaves behind, and ends as a shell expects it."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("interrupted; what was recorded is kept", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+
+
 app = typer.Typer(
+    cls=_Interruptible,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -35,7 +49,9 @@ def _root(
 
 
 ask.register(app)
+demo.register(app)
 evaluate.register(app)
+
 app.command("init")(pool.init)
 app.command("mock")(mock.mock)
 app.add_typer(pool.app, name="pool")
@@ -50,9 +66,6 @@ def main() -> None:
         app()
     except R2Error as error:
         _fail(error)
-    except KeyboardInterrupt:
-        print("interrupted; what was recorded is kept", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # the reader went away (`| head`): close quietly, without Python's own complaint
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from r2reasoner.cli.pool import JsonOption, PoolOption
+from r2reasoner.errors import ConfigError, UnknownWords
 
 if TYPE_CHECKING:
     from r2reasoner.bill import Bill
@@ -58,11 +59,11 @@ def ask(
     from r2reasoner.router import Router
     from r2reasoner.types import AnswerStatus
 
-    text = sys.stdin.read() if query == "-" else query
     loaded = load_pool(pool)
     settings = load_settings(
         find_pool(pool), trade_off=trade_off, max_cost=max_cost, deadline_s=deadline
     )
+    text = _read_stdin(settings.max_query_bytes) if query == "-" else query
     with Ledger.open(db) as ledger:
         router = Router.open(loaded, settings, ledger)
         trace = asyncio.run(_run(router, text, direct=direct, quiet=as_json))
@@ -73,6 +74,15 @@ def ask(
         _print_end(trace, total, loaded)
     if trace.answer.status is AnswerStatus.FAILED:
         raise typer.Exit(1)
+
+
+def _read_stdin(most: int) -> str:
+    """Return what stands on standard input; of what is too large, just enough to say so."""
+    raw = sys.stdin.buffer.read(most + 1)
+    try:
+        return raw.decode(errors="strict" if len(raw) <= most else "replace").strip()
+    except UnicodeDecodeError:
+        raise ConfigError("standard input is not text; expected UTF-8") from None
 
 
 def _plain(value: Any) -> Any:
@@ -92,14 +102,21 @@ async def _run(router: Any, text: str, *, direct: bool, quiet: bool) -> "Trace":
             return done
         view = PlanView(text)
         trace: Trace | None = None
-        with Live(view, console=Console(), refresh_per_second=12, transient=False) as live:
-            async for event in router.run(text, direct=direct):
-                if isinstance(event, Trace):
-                    trace = event
-                    view.finish(trace)
-                else:
-                    view.take(event)
-                live.refresh()
+        console = Console()
+        with Live(view, console=console, refresh_per_second=12, transient=False) as live:
+            try:
+                async for event in router.run(text, direct=direct):
+                    if isinstance(event, Trace):
+                        trace = event
+                        view.finish(trace)
+                    else:
+                        view.take(event)
+                    live.refresh()
+            except UnknownWords:
+                live.update("", refresh=True)  # the message says all that the tree could
+                raise
+        if not console.is_terminal:
+            console.print()  # a live tree ends without a newline there
         assert trace is not None
         return trace
 

@@ -9,10 +9,11 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence, Set
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
     from r2reasoner.ledger import Entry, Ledger, Totals
@@ -42,6 +44,12 @@ OneQuery = Annotated[
     str | None, typer.Option("--query", metavar="ID", help="Only the calls of this query.")
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.")]
+
+
+TITLES: Final = (
+    "time", "role", "model", "subtask", "try", "outcome", "in", "out", "cost", "s", "remark",
+)  # fmt: skip
+NUMBERS: Final = frozenset({"subtask", "try", "in", "out", "cost", "s"})
 
 
 class Format(StrEnum):
@@ -68,7 +76,7 @@ def show(
         print_json({"entries": [record(entry) for entry in entries], "totals": sums})
         return
     out = console()
-    out.print(_table(entries))
+    out.print(table(TITLES, NUMBERS, map(_cells, entries)))
     if totals.calls > len(entries):
         out.print(f"the newest {len(entries):,} of {totals.calls:,} calls; more with --limit")
     out.print(_in_words(totals))
@@ -177,10 +185,23 @@ def foreign(text: str) -> "Text":
 
 
 def console() -> "Console":
-    """Return where people read; wide when piped, so that tables are not cut."""
+    """Return where people read; wide when piped, so that lines stay whole."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def table(titles: Sequence[str], numbers: Set[str], rows: Iterable[Sequence[str]]) -> "Table":
+    """Return a table of foreign text, `numbers` to the right; the last column may wrap."""
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for title in titles:
+        justify: Literal["left", "right"] = "right" if title in numbers else "left"
+        shown.add_column(title, justify=justify, no_wrap=title != titles[-1], overflow="fold")
+    for row in rows:
+        shown.add_row(*map(foreign, row))
+    return shown
 
 
 def print_json(document: Any) -> None:
@@ -190,41 +211,25 @@ def print_json(document: Any) -> None:
 
 def clock(moment: float) -> str:
     """Return a moment (seconds since 1970) as local date and time."""
-    import datetime
-
-    return datetime.datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M:%S")
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
 
 
-def _table(entries: "list[Entry]") -> Any:
-    from rich import box
-    from rich.table import Table
-
+def _cells(entry: "Entry") -> tuple[str, ...]:
     from r2reasoner.bill import show_money
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for title in ("time", "role", "model"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("subtask", justify="right")
-    table.add_column("try", justify="right")
-    table.add_column("outcome", no_wrap=True)
-    for title in ("in", "out", "cost", "seconds"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("remark", no_wrap=True, overflow="ellipsis", ratio=1)
-    for entry in entries:
-        table.add_row(
-            clock(entry.started_at),
-            entry.role.value,
-            foreign(entry.model),
-            "" if entry.subtask is None else str(entry.subtask),
-            str(entry.attempt),
-            entry.outcome.value,
-            f"{entry.usage.input_tokens:,}",
-            f"{entry.usage.output_tokens:,}",
-            show_money(entry.cost),
-            f"{entry.latency_s:.2f}",
-            foreign(entry.error or entry.note or ""),
-        )
-    return table
+    return (
+        clock(entry.started_at),
+        entry.role.value,
+        entry.model,
+        "" if entry.subtask is None else str(entry.subtask),
+        str(entry.attempt),
+        entry.outcome.value,
+        f"{entry.usage.input_tokens:,}",
+        f"{entry.usage.output_tokens:,}",
+        show_money(entry.cost),
+        f"{entry.latency_s:.2f}",
+        entry.error or entry.note or "",
+    )
 
 
 def _in_words(totals: "Totals") -> str:

@@ -1,7 +1,7 @@
 """`r2reasoner trace`: what happened to a query, from plan to answer and bill."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -15,6 +15,7 @@ from r2reasoner.cli.ledger import (
     open_existing,
     print_json,
     report_export,
+    table,
     write_whole,
 )
 from r2reasoner.cli.pool import JsonOption
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from r2reasoner.ledger import TraceSummary
     from r2reasoner.types import Call, Trace
+
+MOST_QUERY: Final = 80
 
 app = typer.Typer(help="Show or export what happened to each query.", no_args_is_help=True)
 
@@ -41,7 +44,11 @@ def list_traces(
     if as_json:
         print_json({"traces": [_record(summary) for summary in traces]})
         return
-    console().print(_table(traces) if traces else "no traces yet")
+    if not traces:
+        console().print("no traces yet")
+        return
+    titles = ("time", "id", "pool", "status", "cost", "s", "query")
+    console().print(table(titles, {"cost", "s"}, map(_cells, traces)))
 
 
 @app.command()
@@ -81,29 +88,19 @@ def _record(summary: "TraceSummary") -> dict[str, Any]:
     return fields | {"cost_pico": cost, "cost_dollars": exact(cost)}
 
 
-def _table(traces: "list[TraceSummary]") -> Any:
-    from rich import box
-    from rich.table import Table
-
+def _cells(summary: "TraceSummary") -> tuple[str, ...]:
     from r2reasoner.bill import show_money
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for title in ("time", "id", "pool", "status"):
-        table.add_column(title, no_wrap=True)
-    for title in ("cost", "seconds"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("query", no_wrap=True, overflow="ellipsis", ratio=1)
-    for trace in traces:
-        table.add_row(
-            clock(trace.started_at),
-            foreign(trace.id),
-            foreign(trace.pool),
-            trace.status,
-            show_money(trace.cost),
-            f"{trace.wall_s:.2f}",
-            foreign(" ".join(trace.query.split())),
-        )
-    return table
+    query = " ".join(summary.query.split())
+    return (
+        clock(summary.started_at),
+        summary.id,
+        summary.pool,
+        summary.status,
+        show_money(summary.cost),
+        f"{summary.wall_s:.2f}",
+        query if len(query) <= MOST_QUERY else f"{query[: MOST_QUERY - 1]}…",
+    )
 
 
 def _tree(trace: "Trace") -> "Tree":

@@ -7,6 +7,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from r2reasoner.bill import Bill, show_money
+from r2reasoner.cli.ledger import foreign
 from r2reasoner.events import (
     Allocated,
     Event,
@@ -31,6 +32,15 @@ class PlanView:
         self._steps: dict[int, Step] = {}
         self._fell_back: dict[int, list[str]] = {}
         self._trace: Trace | None = None
+
+    @classmethod
+    def of(cls, trace: Trace) -> "PlanView":
+        """Return the view of a finished run."""
+        view = cls(trace.query.text)
+        view._plan, view._notes = trace.plan, trace.plan_notes
+        view._allocation = trace.allocation
+        view.finish(trace)
+        return view
 
     def take(self, event: Event) -> None:
         """Take an event in."""
@@ -69,6 +79,8 @@ class PlanView:
         for note in self._notes:
             if "repaired" in note or "answered directly" in note:
                 branch.add(f"[yellow]{escape(note)}[/]")
+        if self._allocation is not None and not self._allocation.calibrated:
+            branch.add(f"[dim]models by {escape(self._allocation.allocator)}, uncalibrated[/]")
         for number, subtask in enumerate(self._plan.subtasks, 1):
             node = branch.add(self._subtask_line(number, subtask.text))
             for line in self._fell_back.get(number, ()):
@@ -125,7 +137,8 @@ def print_answer(trace: Trace, console: Console) -> None:
     if answer.status is AnswerStatus.FAILED:
         console.print(f"[bold red]no answer:[/] {escape(answer.note or '')}")
         return
-    console.print(Text.assemble(("answer  ", "bold green"), answer.text))
+    line = Text.assemble(("answer  ", "bold green"), foreign(answer.text))
+    console.print(line, soft_wrap=not console.is_terminal)
     if answer.status is not AnswerStatus.COMPLETE:
         console.print(f"[yellow]{answer.status}: {escape(answer.note or '')}[/]")
 
@@ -153,5 +166,5 @@ def print_bill(trace: Trace, bill: Bill, console: Console) -> None:
 
 
 def _cut(text: str, most: int) -> str:
-    text = " ".join(text.split())
+    text = foreign(" ".join(text.split())).plain
     return text if len(text) <= most else f"{text[: most - 1]}…"

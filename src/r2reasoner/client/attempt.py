@@ -214,8 +214,9 @@ class Attempt:
                 error=error,
             )
         finally:
-            if self._response is not None:
-                self._response.close()  # a body read to its end has given its connection back
+            # A body that was read to its end has given its connection back already.
+            if self._response is not None and not self._response.content.at_eof():
+                self._response.close()
             self._route.release(self._job.card)
 
     def _headers(self) -> dict[str, str]:

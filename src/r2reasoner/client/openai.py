@@ -13,9 +13,9 @@ import asyncio
 import time
 from asyncio import AbstractEventLoop, Semaphore
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
+from types import TracebackType
 from typing import Final
 
 import aiohttp
@@ -48,7 +48,7 @@ class OpenAIClient:
     ) -> Completion:
         """Return the whole answer; its latency (seconds) is that of the last attempt."""
         job = Job(card, request, meter, deadline, encode(card, request, stream=False))
-        async with _until(deadline):
+        async with _Until(deadline):
             with await self._answered(job) as attempt:
                 return attempt.finish(read_answer(await attempt.read_all()))
 
@@ -62,11 +62,11 @@ class OpenAIClient:
         """
         job = Job(card, request, meter, deadline, encode(card, request, stream=True), stream=True)
         reader = StreamReader()
-        async with _until(deadline):
+        async with _Until(deadline):
             attempt = await self._answered(job)
         with attempt:
             while not reader.done:
-                async with _until(deadline):
+                async with _Until(deadline):
                     chunk = await attempt.read()
                 if not chunk:
                     break
@@ -137,20 +137,31 @@ class _Loop:
         return route
 
 
-@asynccontextmanager
-async def _until(deadline: float | None) -> AsyncIterator[None]:
-    """Allow no wait past a deadline. Raises DeadlineExceeded."""
-    if deadline is None:
-        yield
-        return
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise DeadlineExceeded("the deadline of the query has passed")
-    try:
-        async with asyncio.timeout(left):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded("the deadline of the query came before the answer") from None
+class _Until:
+    """Allows no wait past a deadline. Raises DeadlineExceeded."""
+
+    __slots__ = ("_deadline", "_timeout")
+
+    def __init__(self, deadline: float | None) -> None:
+        self._deadline = deadline
+
+    async def __aenter__(self) -> None:
+        left = None if self._deadline is None else self._deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise DeadlineExceeded("the deadline of the query has passed")
+        self._timeout = asyncio.timeout(left)
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, tb)
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline of the query came before the answer") from None
 
 
 def _new_session() -> aiohttp.ClientSession:

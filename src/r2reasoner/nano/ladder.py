@@ -48,9 +48,9 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One kind, measured. `accuracy` is by model, weakest first; `cheapest` the model to buy.
+    """One kind, measured. `accuracy` is by model, weakest first.
 
-    That is the cheapest one right at least RIGHT of the time (`reached`), else the best one.
+    `cheapest` is the cheapest one right at least RIGHT of the time (`reached`), else the best.
     """
 
     family: Family
@@ -70,18 +70,20 @@ class Rung:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The ladder over some kinds. `cheapest_for`: for how many kinds is a model the one to buy.
+    """The ladder over some kinds. `cheapest_for`: for how many is a model the cheapest right one.
 
-    `mean` is a model's accuracy averaged over kinds, weakest first.
+    For `nobodys` kinds no model is right often enough. `mean` is a model's accuracy averaged over
+    kinds, weakest first.
     """
 
     kinds: int
     cheapest_for: Mapping[str, int]
+    nobodys: int
     mean: Mapping[str, float]
 
     @property
     def has_one_model_for_most(self) -> bool:
-        """True where a single model is the one to buy for more than half of the kinds."""
+        """True where a single model is the cheapest right one for more than half of the kinds."""
         return 2 * max(self.cheapest_for.values(), default=0) > self.kinds
 
     @property
@@ -93,7 +95,10 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """All rungs of a pool. `ceilings`: the most that a perfect plan can reach, by operands."""
+    """All rungs of a pool. `ceilings`: the most that a perfect plan can reach, by operands.
+
+    `split` is the SCAN split that the pool was trained for.
+    """
 
     pool: str
     split: str
@@ -105,10 +110,11 @@ class Ladder:
         """Summarise the kinds that do not stand apart."""
         rungs = [r for r in self.rungs if not r.apart and not (unseen_only and r.seen)]
         models = list(self.rungs[0].accuracy)
-        bought = Counter(r.cheapest for r in rungs)
+        cheapest = Counter(r.cheapest for r in rungs if r.reached)
         return Summary(
             kinds=len(rungs),
-            cheapest_for={m: bought[m] for m in models},
+            cheapest_for={m: cheapest[m] for m in models},
+            nobodys=len(rungs) - cheapest.total(),
             mean={m: sum(r.accuracy[m] for r in rungs) / max(len(rungs), 1) for m in models},
         )
 
@@ -119,14 +125,16 @@ def trained_split(pool: Pool) -> str:
     return next((s for s in known if s in pool.splits or f"scan/{s}" in pool.splits), known[0])
 
 
-def kinds(split: str, count: int, seed: int) -> list[Kind]:
-    """Return all kinds with at most `count` items each, the same for the same seed."""
-    rng = random.Random(f"ladder {seed}")
-    return [
-        *_scan_kinds(split, count, rng),
-        *(_operation_kind(*of, count, rng) for of in _operations()),
-        *_expression_kinds(count, seed),
-    ]
+def scan_kinds(split: str, count: int, seed: int) -> list[Kind]:
+    """Return the kinds of SCAN with at most `count` items each, the same for the same seed."""
+    return list(_scan_kinds(split, count, random.Random(f"ladder scan {seed}")))
+
+
+def arithmetic_kinds(count: int, seed: int) -> list[Kind]:
+    """Return the kinds of arithmetic, likewise."""
+    rng = random.Random(f"ladder arithmetic {seed}")
+    single = [_operation_kind(*operation, count, rng) for operation in _operations()]
+    return [*single, *_expression_kinds(count, seed)]
 
 
 def _scan_kinds(split: str, count: int, rng: random.Random) -> Iterator[Kind]:
@@ -216,11 +224,14 @@ async def climb(
             " nano pools have it; for other pools take `r2reasoner calibrate ITEMS.jsonl`"
         )
     split = trained_split(pool)
-    wanted = kinds(split, count, seed)
+    wanted = scan_kinds(split, count, seed)
+    if knows_arithmetic := not pool.splits or "arithmetic" in pool.splits:
+        wanted += arithmetic_kinds(count, seed)
     measured = await _measure(pool.workers, client, wanted, say)
     rungs = tuple(_rung(kind, measured[i], pool) for i, kind in enumerate(wanted))
     best = {r.kind: r.best for r in rungs if r.family == "arithmetic"}
-    return Ladder(pool.name, split, seed, rungs, _ceilings(best, seed))
+    ceilings = _ceilings(best, seed) if knows_arithmetic else {}
+    return Ladder(pool.name, split, seed, rungs, ceilings)
 
 
 def _ceilings(best: Mapping[str, float], seed: int) -> dict[int, float]:

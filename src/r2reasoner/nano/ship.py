@@ -20,13 +20,16 @@ from r2reasoner.client.embedded import checksum
 from r2reasoner.decomposer import open_decomposer
 from r2reasoner.ledger import Ledger, new_id
 from r2reasoner.nano import items
+from r2reasoner.nano.items import WeightSet
 from r2reasoner.nano.train import Preset, bare_pool, nano_card, parameters
 from r2reasoner.pool.cards import Card, Group, Pool
 
 GROUPS: Final = (Group.SMALL, Group.MEDIUM, Group.LARGE)
 
 
-def ship(split: str, preset: Preset, run: Path, folder: Path, pool_file: Path, seed: int) -> None:
+def ship(
+    weights: WeightSet, preset: Preset, run: Path, folder: Path, pool_file: Path, seed: int
+) -> None:
     """Copy a run's converted models to `folder`, measure them, and write the pool file.
 
     `pool_file` may be a shipped pool's place; paths in it are relative to the package then, else
@@ -36,7 +39,7 @@ def ship(split: str, preset: Preset, run: Path, folder: Path, pool_file: Path, s
         shutil.rmtree(folder)
     shutil.copytree(run / "converted", folder)
     pool = trained_pool(preset, run, folder)
-    calibrate(pool, split, preset.calibration, folder / "outcomes.npz", seed)
+    calibrate(pool, weights, preset.calibration, folder / "outcomes.npz", seed)
     (folder / "outcomes.jsonl").unlink()
     training = {
         path.parent.name if path.parent.parent.name == "workers" else "decomposer": json.loads(
@@ -47,7 +50,7 @@ def ship(split: str, preset: Preset, run: Path, folder: Path, pool_file: Path, s
     }
     (folder / "training.json").write_text(json.dumps(training, indent=1) + "\n")
     base = Path(__file__).parents[1] if pool_file.parent.name == "pool" else pool_file.parent
-    text = pool_text(pool, split, os.path.relpath(folder, base))
+    text = pool_text(pool, weights.split, os.path.relpath(folder, base))
     part = pool_file.with_suffix(".part")
     part.write_text(text)
     os.replace(part, pool_file)
@@ -79,7 +82,7 @@ def _sealed(card: Card, folder: Path) -> Card:
 
 def calibrate(
     pool: Pool,
-    split: str,
+    weights: WeightSet,
     count: int,
     out: Path,
     seed: int,
@@ -88,7 +91,7 @@ def calibrate(
     """Measure a nano pool on items that no worker has seen and write `out` (.npz)."""
     wanted = [
         Item(item.query, item.gold)
-        for item in items.calibration_items(split, count // 3, count - count // 3, seed)
+        for item in items.calibration_items(weights, count // 3, count - count // 3, seed)
     ]
 
     async def measure() -> None:
@@ -131,7 +134,7 @@ def pool_text(pool: Pool, split: str, path: str) -> str:
 
 
 def _splits(split: str) -> list[str]:
-    return [f"scan/{split}", "arithmetic"] if split == "length" else [f"scan/{split}"]
+    return ["length", "arithmetic"] if split == "length" else [split]
 
 
 def _card_lines(card: Card) -> list[str]:

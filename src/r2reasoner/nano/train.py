@@ -25,8 +25,9 @@ from r2reasoner.errors import DataError
 from r2reasoner.ledger import Ledger
 from r2reasoner.nano import items, scan
 from r2reasoner.nano.convert import convert
-from r2reasoner.nano.data import Mix, Row, policy_rows, rows
+from r2reasoner.nano.data import Row, policy_rows, rows
 from r2reasoner.nano.fit import Encoded, Shape, encode, fit
+from r2reasoner.nano.items import WeightSet
 from r2reasoner.nano.propose import propose
 from r2reasoner.nano.vocabulary import vocabulary
 from r2reasoner.pool.cards import Card, Endpoint, Pool, Price
@@ -93,17 +94,15 @@ class Job(NamedTuple):
     interchangeable: tuple[str, ...] = ()
 
 
-def train(split: str, preset: Preset, out: Path, seed: int, *, say: Say = print) -> Path:
+def train(weights: WeightSet, preset: Preset, out: Path, seed: int, *, say: Say = print) -> Path:
     """Run all stages of a weight set; return the folder of converted models.
 
     Raises DataError where a stage's input is unusable.
     """
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    training, _ = scan.split(split)
-    shift = items.shifted(split, seed)
-    mix = Mix(training, scan_share=1.0) if split == "addprim_jump" else Mix(training)
-    workers = _rows_file(out / "workers.npz", rows(mix, preset.rows, seed))
+    shift = items.shifted(weights, seed)
+    workers = _rows_file(out / "workers.npz", rows(weights.mix, preset.rows, seed))
     shifted = _rows_file(out / "shifted.npz", rows(shift.mix, preset.shifted_rows, seed + 1))
     shape, steps = preset.searcher
     jobs = [Job(shifted, out / "searcher" / shape.name, shape, steps, seed)]
@@ -112,10 +111,10 @@ def train(split: str, preset: Preset, out: Path, seed: int, *, say: Say = print)
         for s, n in sorted(preset.workers.items(), reverse=True)
     ]
     fit_all(jobs, say)
-    lines = search(split, preset, out, seed, say=say)
+    lines = search(weights, preset, out, seed, say=say)
     asked = _rows_file(out / "decomposer.npz", policy_rows(lines, 4, seed))
     shape, steps = preset.decomposer
-    verbs = scan.VERBS if split == "addprim_jump" else ()
+    verbs = scan.VERBS if weights.split == "addprim_jump" else ()
     fit_all([Job(asked, out / "decomposer" / shape.name, shape, steps, seed, verbs)], say)
     converted = convert_all(preset, out)
     say(f"trained in {(time.monotonic() - started) / 60:.1f} minutes")
@@ -175,7 +174,7 @@ def _log(out: Path) -> Say:
 
 
 def search(
-    split: str, preset: Preset, out: Path, seed: int, *, say: Say = print
+    weights: WeightSet, preset: Preset, out: Path, seed: int, *, say: Say = print
 ) -> list[tuple[str, str]]:
     """Search plans on items that the searcher has not seen; return the lines that write them."""
     path = out / "decompositions.jsonl"
@@ -183,7 +182,7 @@ def search(
         shape, _ = preset.searcher
         convert(out / "searcher" / shape.name, vocabulary(), out / "searcher-ct2" / shape.name)
         pool = bare_pool([shape], out / "searcher-ct2", out / "searcher")
-        found = asyncio.run(_search(split, preset, pool, seed, say))
+        found = asyncio.run(_search(weights, preset, pool, seed, say))
         part = path.with_suffix(".part")
         part.write_text("".join(json.dumps(row) + "\n" for row in found))
         os.replace(part, path)
@@ -195,13 +194,13 @@ def search(
 
 
 async def _search(
-    split: str, preset: Preset, pool: Pool, seed: int, say: Say
+    weights: WeightSet, preset: Preset, pool: Pool, seed: int, say: Say
 ) -> list[dict[str, object]]:
-    wanted = items.search_items(split, preset.search_scan, preset.search_arithmetic, seed)
+    wanted = items.search_items(weights, preset.search_scan, preset.search_arithmetic, seed)
     client = PoolClient()
     with Ledger.in_memory() as ledger:
         run = Search(pool, client, ledger, Weights())
-        if split == "addprim_jump":
+        if weights.split == "addprim_jump":
             found = await _search_parts_first(run, wanted)
         else:
             found = await run.run(wanted, propose)

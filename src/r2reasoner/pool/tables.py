@@ -69,7 +69,7 @@ class PoolTable(_Table):
     """`[pool]`. `decomposer` names a model; `allocator` names one, or a built-in allocator.
 
     `outcomes` is where the calibrated allocator finds measured outcomes. `splits`: the benchmark
-    splits that the models were trained for, as `scan/length`; none means any.
+    splits that the models were trained for, as `length`; none means any.
     """
 
     name: _Text

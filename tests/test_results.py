@@ -1,0 +1,94 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from r2reasoner.errors import ConfigError
+from r2reasoner.results import StrategyFigures, pareto_front, summarise, write_result
+from r2reasoner.rows import ItemRow
+from test_rows import ROW
+
+
+def rows(strategy: str, right: list[bool | None], cost: int | None = 3) -> list[ItemRow]:
+    return [
+        replace(
+            ROW,
+            strategy=strategy,
+            item=f"i{n}",
+            right=verdict is True,
+            scored=verdict is not None,
+            workers_cost=cost and 2 * cost,
+            net_cost=cost and 3 * cost,
+        )
+        for n, verdict in enumerate(right)
+    ]
+
+
+def test_figures_are_means_over_items_and_exact() -> None:
+    mixed = rows("r2", [True, True, False, None])
+    mixed[0] = replace(mixed[0], plan_failed=True, decomposed=False, net_cost=10**20 + 1)
+    mixed[1] = replace(mixed[1], fell_back=True, models={"m": 1, "n": 3})
+    mixed[2] = replace(mixed[2], status="failed", error="gone", models={}, latency_s=2.5)
+    (figures,) = summarise([mixed], seed=0).rows
+    assert (figures["n"], figures["accuracy"], figures["unscored"]) == (4, 2 / 3, 1)
+    assert figures["net_cost"] == (10**20 + 1 + 27) / 4 / 10**12
+    assert figures["workers_cost"] == 6e-12
+    assert (figures["calls"], figures["latency_s"], figures["subtasks"]) == (3.0, 1.0, 2.0)
+    assert (figures["plan_failures"], figures["failed"], figures["fell_back"]) == (1, 1, 1)
+    assert figures["decomposed_share"] == 0.75
+    assert figures["model_share"] == {"m": 5 / 8, "n": 3 / 8}
+
+
+def test_an_unknown_cost_makes_the_mean_unknown_and_nothing_scored_no_accuracy() -> None:
+    priced, unpriced = rows("r2", [None, None]), rows("cot", [None, None])
+    unpriced[1] = replace(unpriced[1], workers_cost=None, net_cost=None)
+    summary = summarise([priced, unpriced], seed=0)
+    assert [row["net_cost"] for row in summary.rows] == [9e-12, None]
+    assert [(row["accuracy"], row["ci95"]) for row in summary.rows] == [(None, None)] * 2
+    (comparison,) = summary.comparisons
+    assert comparison["net_cost_ratio"] is comparison["net_cost_ratio_ci95"] is None
+    assert comparison["accuracy_difference"] is None
+
+
+def test_ours_is_compared_with_each_other_strategy_item_by_item() -> None:
+    ours = rows("r2", [True] * 30 + [False] * 10)
+    theirs = rows("cot", [True] * 20 + [False] * 20, cost=12)
+    theirs[0] = replace(theirs[0], scored=False)
+    summary = summarise([theirs, ours, rows("r2@1", [False] * 40)], seed=0)
+    pairs = [(c["strategy"], c["against"]) for c in summary.comparisons]
+    assert pairs == [("r2", "cot"), ("r2@1", "cot")]
+    first = summary.comparisons[0]
+    assert first["accuracy_difference"] == 10 / 39
+    assert first["accuracy_difference_ci95"] is not None
+    assert 0 < first["accuracy_difference_ci95"][0] < 10 / 39 < first["accuracy_difference_ci95"][1]
+    assert (first["net_cost_ratio"], first["net_cost_ratio_ci95"]) == (0.25, [0.25, 0.25])
+
+
+def test_the_front_is_what_nobody_beats() -> None:
+    def point(name: str, accuracy: float | None, cost: float | None) -> StrategyFigures:
+        (figures,) = summarise([rows(name, [True])], seed=0).rows
+        return {**figures, "accuracy": accuracy, "net_cost": cost}
+
+    points = [
+        point("best", 0.9, 9.0),
+        point("same", 0.9, 9.0),
+        point("dearer", 0.9, 10.0),
+        point("worse", 0.8, 9.5),
+        point("cheap", 0.5, 1.0),
+        point("unknown", 1.0, None),
+        point("unscored", None, 0.1),
+    ]
+    assert pareto_front(points) == {"best", "same", "cheap"}
+
+
+def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "result.json"
+    write_result(file, {"rows": [1]})
+    assert json.loads(file.read_text()) == {"rows": [1]}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_result(file, {"rows": [float("nan")]})
+    assert json.loads(file.read_text()) == {"rows": [1]}
+    assert [f.name for f in file.parent.iterdir()] == ["result.json"]
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write_result(file / "below.json", {})
