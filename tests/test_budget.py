@@ -2,6 +2,7 @@ import asyncio
 import sqlite3
 from collections.abc import Iterator
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,11 @@ PRICE = Price(Decimal("0.15"), Decimal("0.60"), Decimal("0.075"))
 
 def card(price: Price | None = PRICE) -> Card:
     return Card(name="small", endpoint=ENDPOINT, model="small-1", price=price)
+
+
+def tiered(rates: str, above_800: str) -> Price:
+    tier = Tier(800, *(Decimal(rate) for rate in above_800.split()))
+    return Price(*(Decimal(rate) for rate in rates.split()), tiers=(tier,))
 
 
 CARD = card()
@@ -140,6 +146,23 @@ async def test_what_does_not_fit_is_neither_reserved_nor_recorded(
     assert len(ledger.entries(query_id=query_id)) == 2
 
 
+@pytest.mark.parametrize(
+    ("price", "dearest"),
+    [
+        (Price(Decimal(1), Decimal(2), cached=Decimal(3)), Usage(1000, 500, cached_tokens=1000)),
+        (tiered("5 9", "1 2"), Usage(800, 500)),
+        (tiered("1 2", "5 9"), Usage(1000, 500)),
+        (tiered("1 2", "1 2 7"), Usage(1000, 500, cached_tokens=1000)),
+    ],
+)
+async def test_the_bound_is_the_dearest_usage_within_it(
+    meter: Meter, price: Price, dearest: Usage
+) -> None:
+    call = await opened(meter, card(price))
+    assert call.bound == price.cost(dearest)
+    assert settled(meter, call, OK, dearest).cost == call.bound
+
+
 async def test_a_cap_is_not_negative(ledger: Ledger) -> None:
     with pytest.raises(ConfigError, match="0 dollars or more"):
         Meter(ledger, "q", cap=-1)
@@ -247,7 +270,7 @@ tiers = st.lists(
 ).map(lambda found: tuple(sorted(found, key=lambda tier: tier.above)))
 prices = st.builds(Price, rates, rates, st.none() | rates, st.just("here"), tiers)
 tokens = st.integers(0, 4000)
-fractions = st.fractions(0, 1)
+fractions = st.sampled_from([Fraction(0), Fraction(1)]) | st.fractions(0, 1)
 steps = st.lists(
     st.tuples(
         st.just("open"), prices, st.builds(Usage, tokens, tokens)

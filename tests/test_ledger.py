@@ -211,6 +211,20 @@ class TestBatches:
         assert watcher.execute("PRAGMA data_version").fetchone() != (before,)
         watcher.close()
 
+    async def test_a_cancelled_wait_does_not_keep_the_others_waiting(
+        self, ledger: Ledger, path: Path
+    ) -> None:
+        await ledger.begin(entry())
+        with locked(path):
+            begun = [asyncio.create_task(ledger.begin(entry())) for _ in range(3)]
+            await asyncio.sleep(0)
+            begun[0].cancel()
+            await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            await asyncio.gather(*begun[1:])
+        assert begun[0].cancelled()
+        assert len(ledger.entries()) == 4
+
     def test_event_loops_may_follow_one_another(self, ledger: Ledger) -> None:
         async def one() -> None:
             opened = entry()

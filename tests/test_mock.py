@@ -3,7 +3,10 @@
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from itertools import count
+from typing import Any
 
 import openai
 import pytest
@@ -13,6 +16,8 @@ from hypothesis import strategies as st
 from r2reasoner.errors import ConfigError
 from r2reasoner.mock import (
     BookEnd,
+    BookEntry,
+    ChatCall,
     Cut,
     Ending,
     Fault,
@@ -22,52 +27,66 @@ from r2reasoner.mock import (
     random_faults,
     unreachable,
 )
-from r2reasoner.mock.answers import split_tokens
+from r2reasoner.mock.answers import read_call, split_tokens
+from r2reasoner.mock.faults import Trouble
 from r2reasoner.types import Usage
 
-QUESTION = [{"role": "user", "content": "walk left twice"}]
+QUESTION: Any = [{"role": "user", "content": "walk left twice"}]
 
 
 @pytest.fixture
-async def provider():
+async def provider() -> AsyncIterator[MockProvider]:
     async with MockProvider() as provider:
         yield provider
 
 
-def official(provider, **settings):
+def official(provider: MockProvider, **settings: Any) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(
         base_url=provider.base_url, api_key="sk-mock", max_retries=0, **settings
     )
 
 
-async def exchange(provider, raw):
-    """Send bytes to the provider and return all that comes until it closes or falls silent."""
-    address = provider.base_url.removeprefix("http://").removesuffix("/v1")
-    host, _, port = address.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+async def connect(provider: MockProvider) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(*address_of(provider.base_url))
+
+
+def address_of(base_url: str) -> tuple[str, int]:
+    host, _, port = base_url.removeprefix("http://").removesuffix("/v1").rpartition(":")
+    return host, int(port)
+
+
+async def exchange(provider: MockProvider, raw: bytes) -> bytes:
+    """Send bytes to the provider and return all that comes until it closes."""
+    reader, writer = await connect(provider)
     writer.write(raw)
     got = b""
-    try:
-        async with asyncio.timeout(0.3):
+    with suppress(ConnectionResetError):
+        async with asyncio.timeout(60):
             while data := await reader.read(65536):
                 got += data
-    except (TimeoutError, ConnectionResetError):
-        pass
     writer.close()
     return got
 
 
-def post(body, *headers):
+async def finished(provider: MockProvider) -> BookEntry:
+    """Wait until the first request has ended, and return what the books say of it."""
+    async with asyncio.timeout(60):
+        while not provider.books or provider.books[0].finished_at is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return provider.books[0]
+
+
+def post(body: bytes, *headers: str) -> bytes:
     head = ["POST /v1/chat/completions HTTP/1.1", f"Content-Length: {len(body)}", *headers]
-    return "\r\n".join([*head, "", ""]).encode() + body
+    return "\r\n".join([*head, "Connection: close", "", ""]).encode() + body
 
 
-def chat(**settings):
+def chat(**settings: Any) -> bytes:
     return json.dumps({"model": "m", "messages": QUESTION} | settings).encode()
 
 
 class TestAnswers:
-    async def test_an_echo_and_its_books(self, provider):
+    async def test_an_echo_and_its_books(self, provider: MockProvider) -> None:
         before = time.time()
         async with official(provider) as client:
             answer = await client.chat.completions.create(model="m", messages=QUESTION)
@@ -82,7 +101,7 @@ class TestAnswers:
         assert entry.finished_at is not None
         assert before <= entry.started_at <= entry.finished_at <= time.time()
 
-    async def test_a_stream_says_the_same_word_by_word(self, provider):
+    async def test_a_stream_says_the_same_word_by_word(self, provider: MockProvider) -> None:
         async with official(provider) as client:
             stream = await client.chat.completions.create(
                 model="m",
@@ -97,12 +116,12 @@ class TestAnswers:
         assert chunks[-1].usage.completion_tokens == 3
         assert provider.books[0].usage == Usage(7, 3)
 
-    async def test_usage_is_streamed_only_when_asked_for(self, provider):
+    async def test_usage_is_streamed_only_when_asked_for(self, provider: MockProvider) -> None:
         async with official(provider) as client:
             stream = await client.chat.completions.create(model="m", messages=QUESTION, stream=True)
             assert all([chunk.usage is None async for chunk in stream])
 
-    async def test_an_answer_of_one_s_own_at_its_limits(self):
+    async def test_an_answer_of_one_s_own_at_its_limits(self) -> None:
         provider = MockProvider(answer=lambda call: f"{call.model}: one two three four")
         async with provider, official(provider) as client:
             create = client.chat.completions.create
@@ -113,7 +132,7 @@ class TestAnswers:
         assert stopped.choices[0].message.content == "m: one two "
         assert [entry.output_tokens for entry in provider.books] == [3, 3]
 
-    async def test_models_are_listed_and_others_unknown(self):
+    async def test_models_are_listed_and_others_unknown(self) -> None:
         provider = MockProvider(models=["small", "large"])
         async with provider, official(provider) as client:
             assert [model.id async for model in client.models.list()] == ["small", "large"]
@@ -121,17 +140,17 @@ class TestAnswers:
             with pytest.raises(openai.NotFoundError, match="no model 'huge'"):
                 await client.chat.completions.create(model="huge", messages=QUESTION)
 
-    async def test_a_key_is_asked_for(self):
+    async def test_a_key_is_asked_for(self) -> None:
         provider = MockProvider(key="another")
         async with provider, official(provider) as client:
             with pytest.raises(openai.AuthenticationError):
                 await client.chat.completions.create(model="m", messages=QUESTION)
         assert provider.books[0].usage == Usage()
 
-    async def test_latency_by_call(self):
+    async def test_latency_by_call(self) -> None:
         numbers = []
 
-        def latency(call):
+        def latency(call: ChatCall) -> float:
             numbers.append(call.number)
             return 0.0
 
@@ -142,7 +161,7 @@ class TestAnswers:
         assert numbers == [1, 2]
 
     @given(st.text())
-    def test_tokens_give_the_text_again_and_are_counted_alike(self, text):
+    def test_tokens_give_the_text_again_and_are_counted_alike(self, text: str) -> None:
         tokens = split_tokens(text)
         assert len(tokens) == count_tokens(text)
         assert not tokens or "".join(tokens) == text
@@ -150,7 +169,9 @@ class TestAnswers:
 
 class TestFaults:
     @pytest.mark.parametrize("fault", [f for f in Fault if f.status and f.status != 307])
-    async def test_a_status_is_an_error_to_the_official_client_and_bills_nothing(self, fault):
+    async def test_a_status_is_an_error_to_the_official_client_and_bills_nothing(
+        self, fault: Fault
+    ) -> None:
         provider = MockProvider(faults=[fault])
         async with provider, official(provider) as client:
             with pytest.raises(openai.APIStatusError, match="scripted fault") as raised:
@@ -161,25 +182,23 @@ class TestFaults:
         assert provider.books[0].usage == Usage()
         assert provider.books[0].status == fault.status
 
-    async def test_a_queue_is_used_up_in_order(self):
+    async def test_a_queue_is_used_up_in_order(self) -> None:
         provider = MockProvider(faults=[None, Fault.CONFLICT])
         async with provider:
             got = [await exchange(provider, post(chat())) for _ in range(3)]
         assert [raw.split(b" ")[1] for raw in got] == [b"200", b"409", b"200"]
 
-    async def test_a_header_asks_for_one(self, provider):
+    async def test_a_header_asks_for_one(self, provider: MockProvider) -> None:
         got = await exchange(provider, post(chat(), "X-Mock-Fault: 503"))
         assert got.startswith(b"HTTP/1.1 503 ")
         got = await exchange(provider, post(chat(), "X-Mock-Fault: 599"))
         assert got.startswith(b"HTTP/1.1 400 ")
         assert b"reset_mid_chunk" in got
 
-    async def test_rates_and_seeds(self):
-        async with MockProvider() as provider:
-            await exchange(provider, post(chat()))
-        call = None  # a random script looks at no call
+    def test_rates_and_seeds(self) -> None:
+        call = read_call(chat(), 1, None)
 
-        def draws(rate, seed):
+        def draws(rate: float, seed: int) -> list[Trouble | None]:
             script = random_faults(rate, seed)
             return [script(call) for _ in range(1000)]
 
@@ -197,69 +216,76 @@ class TestFaults:
             (Fault.RESET_BEFORE_HEADERS, True, 3),
         ],
     )
-    async def test_cuts_bill_what_was_sent(self, fault, stream, delivered):
+    async def test_cuts_bill_what_was_sent(
+        self, fault: Fault, stream: bool, delivered: int
+    ) -> None:
         async with MockProvider(faults=[fault]) as provider:
             await exchange(provider, post(chat(stream=stream)))
         (entry,) = provider.books
         assert entry.end is BookEnd.CUT
         assert entry.usage == Usage(7, delivered)
 
-    async def test_a_stall_lasts_until_the_client_leaves(self):
-        async with MockProvider(faults=[Fault.STALL_BEFORE_HEADERS]) as provider:
-            assert await exchange(provider, post(chat())) == b""
-            async with asyncio.timeout(5):
-                while provider.books[0].finished_at is None:  # noqa: ASYNC110
+    @pytest.mark.parametrize("fault", [Fault.STALL_BEFORE_HEADERS, Fault.STALL_MID_STREAM])
+    async def test_a_stall_lasts_until_the_client_leaves(self, fault: Fault) -> None:
+        async with MockProvider(faults=[fault]) as provider:
+            _, writer = await connect(provider)
+            writer.write(post(chat(stream=True)))
+            async with asyncio.timeout(60):
+                while not provider.books or provider.books[0].end is BookEnd.OPEN:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-        assert provider.books[0].usage == Usage()
+            assert provider.books[0].finished_at is None
+            writer.close()
+            entry = await finished(provider)
+        assert entry.end is BookEnd.CUT
+        assert entry.usage == (Usage(7, 1) if fault is Fault.STALL_MID_STREAM else Usage())
 
-    async def test_a_client_that_leaves_is_billed_what_was_sent(self):
+    async def test_a_client_that_leaves_is_billed_what_was_sent(self) -> None:
         long = chat(messages=[{"role": "user", "content": "word " * 10_000}], stream=True)
         async with MockProvider(token_s=0.01) as provider:
-            await exchange(provider, post(long))  # leaves after 0.3 s
-            async with asyncio.timeout(5):
-                while provider.books[0].finished_at is None:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
-        (entry,) = provider.books
+            reader, writer = await connect(provider)
+            writer.write(post(long))
+            await reader.readuntil(b'"content": "word"')
+            writer.close()
+            entry = await finished(provider)
         assert entry.end is BookEnd.GONE
         assert 0 < entry.output_tokens < 10_000
 
     @pytest.mark.parametrize("after", [0, 1, 100])
-    async def test_a_cut_stands_where_it_was_asked_for(self, after):
+    async def test_a_cut_stands_where_it_was_asked_for(self, after: int) -> None:
         async with MockProvider(faults=[Cut(after, Ending.CLOSE, chunked=False)]) as provider:
             got = await exchange(provider, post(chat(stream=True)))
         head, _, body = got.partition(b"\r\n\r\n")
         assert b"chunked" not in head
         assert len(body) == after == provider.books[0].body_bytes
 
-    async def test_a_drip_is_one_byte_at_a_time(self):
-        async with MockProvider(faults=[Fault.DRIP], drip_s=0.1) as provider:
-            got = await exchange(provider, post(chat(stream=True)))
-        assert len(got.partition(b"\r\n\r\n")[2]) <= 4
+    async def test_a_drip_is_one_byte_at_a_time(self) -> None:
+        async with MockProvider(faults=[Fault.DRIP], drip_s=0.2) as provider:
+            reader, writer = await connect(provider)
+            writer.write(post(chat()))
+            await reader.readuntil(b"\r\n\r\n")
+            assert [len(await reader.read(65536)) for _ in range(3)] == [1, 1, 1]
+            writer.close()
+            await finished(provider)
 
-    async def test_a_refused_connection(self):
+    async def test_a_refused_connection(self) -> None:
         with closed_port() as base_url, pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(*address_of(base_url))
 
-    async def test_a_connection_that_times_out(self):
+    async def test_a_connection_that_times_out(self) -> None:
         with unreachable() as base_url, pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await asyncio.open_connection(*address_of(base_url))
 
-    def test_a_fault_by_its_name(self):
+    def test_a_fault_by_its_name(self) -> None:
         assert Fault.named("html") is Fault.HTML
-        with pytest.raises(ConfigError, match="no fault 'oops'; there are: .*html"):
+        with pytest.raises(ConfigError, match=r"no fault 'oops'; there are: .*html"):
             Fault.named("oops")
 
 
-def address_of(base_url):
-    host, _, port = base_url.removeprefix("http://").removesuffix("/v1").rpartition(":")
-    return host, int(port)
-
-
 class TestHttp:
-    async def test_the_books_are_served(self, provider):
+    async def test_the_books_are_served(self, provider: MockProvider) -> None:
         await exchange(provider, post(chat(), "X-R2-Role: worker"))
-        got = await exchange(provider, b"GET /books HTTP/1.1\r\n\r\n")
+        got = await exchange(provider, b"GET /books HTTP/1.1\r\nConnection: close\r\n\r\n")
         books = json.loads(got.partition(b"\r\n\r\n")[2])
         assert books["totals"] == {"requests": 1, "input_tokens": 7, "output_tokens": 3}
         assert books["entries"][0]["role"] == "worker"
@@ -268,7 +294,7 @@ class TestHttp:
     @pytest.mark.parametrize(
         ("raw", "status", "why"),
         [
-            (b"GET /nowhere HTTP/1.1\r\n\r\n", 404, b"/v1/chat/completions"),
+            (b"GET /nowhere HTTP/1.1\r\nConnection: close\r\n\r\n", 404, b"/v1/chat/completions"),
             (b"hello\r\n\r\n", 400, b"HTTP/1.1"),
             (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400, b"HTTP/1.1"),
             (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 411, b"content-length"),
@@ -286,23 +312,28 @@ class TestHttp:
             (post(chat(n=2)), 400, b"n must be 1"),
         ],
     )
-    async def test_what_it_does_not_understand(self, provider, raw, status, why):
+    async def test_what_it_does_not_understand(
+        self, provider: MockProvider, raw: bytes, status: int, why: bytes
+    ) -> None:
         got = await exchange(provider, raw)
         assert got.startswith(b"HTTP/1.1 %d " % status)
         assert why in json.loads(got.partition(b"\r\n\r\n")[2])["error"]["message"].encode()
 
-    async def test_requests_on_one_connection_are_served_in_order(self, provider):
+    async def test_requests_on_one_connection_are_served_in_order(
+        self, provider: MockProvider
+    ) -> None:
         raw = b"".join(
             post(chat(messages=[{"role": "user", "content": f"no. {n}"}])) for n in range(3)
         )
+        raw = raw.replace(b"Connection: close", b"Connection: keep-alive", 2)
         got = await exchange(provider, raw)
         assert [got.count(b"no. %d" % n) for n in range(3)] == [1, 1, 1]
         assert got.index(b"no. 0") < got.index(b"no. 1") < got.index(b"no. 2")
         assert len(provider.books) == 3
 
-    async def test_a_request_may_come_in_small_parts(self, provider):
+    async def test_a_request_may_come_in_small_parts(self, provider: MockProvider) -> None:
         raw = post(chat())
-        reader, writer = await asyncio.open_connection(*address_of(provider.base_url))
+        reader, writer = await connect(provider)
         for start in count(0, 20):
             part = raw[start : start + 20]
             if not part:
@@ -312,17 +343,17 @@ class TestHttp:
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
         writer.close()
 
-    async def test_content_in_parts_is_read(self, provider):
+    async def test_content_in_parts_is_read(self, provider: MockProvider) -> None:
         parts = [{"type": "text", "text": "walk "}, {"type": "text", "text": "left"}]
         got = await exchange(provider, post(chat(messages=[{"role": "user", "content": parts}])))
         assert b"walk left" in got
 
-    async def test_closing_drops_connections(self):
+    async def test_closing_drops_connections(self) -> None:
         provider = MockProvider(faults=[Fault.STALL_BEFORE_HEADERS])
         await provider.start()
-        reader, writer = await asyncio.open_connection(*address_of(provider.base_url))
+        reader, writer = await connect(provider)
         writer.write(post(chat()))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not provider.books:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await provider.close()

@@ -1,3 +1,4 @@
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     with RowsFile(written(tmp_path)) as rows:
         assert [row.item for row in rows.rows.values()] == ["i0", "i1", "i2"]
         assert rows.rows[ROW.key] == replace(ROW, answer="")
+        assert rows.rows[replace(ROW, item="i2").key].answer == "naïve ?\n" * 2
         rows.append(replace(ROW, right=False))
     with RowsFile(rows.path) as rows:
         assert len(rows.rows) == LINES
@@ -107,10 +109,27 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_a_full_disk_is_an_error_that_names_the_file() -> None:
-    with pytest.raises(DataError, match=r"/dev/full: cannot be written: No space left"):
-        with RowsFile(Path("/dev/full")) as rows:
-            rows.append(ROW)
+def test_a_file_that_cannot_grow_is_an_error_that_names_it(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    whole = file.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with RowsFile(file) as rows:
+        rows.append(ROW)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 9, limits[1]))
+        try:
+            with pytest.raises(DataError, match=r"rows.jsonl: cannot be written: no space left"):
+                rows.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with RowsFile(file) as rows:
+        assert len(rows.rows) == LINES
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "."])
+def test_what_is_no_file_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match="expected a file to write rows to"), RowsFile(Path(path)):
+        pass
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
@@ -128,5 +147,5 @@ def test_the_critical_path_is_the_longest_chain_with_the_routing_before_it() -> 
     steps = tuple(
         Step(n, "m", "", "x", None, 10.0, 10.0 + s) for n, s in enumerate(seconds, 1)
     )
-    trace = replace(sample_trace("t"), plan=plan, steps=steps, calls=())
+    trace = replace(sample_trace(), plan=plan, steps=steps, calls=())
     assert critical_path_s(trace) == 9.0

@@ -104,7 +104,7 @@ class PolicyDecomposer:
     ) -> Decomposition:
         """Return the policy's plan; what is invalid is written again once, as the next beam."""
         notes: list[str] = []
-        draft = _Draft((), query.text)
+        draft = _Draft((), plans.without_references(query.text))
         repair = False
         while True:
             try:
@@ -132,13 +132,13 @@ class PolicyDecomposer:
     ) -> plans.Written:
         request = ChatRequest(
             messages=(Message("user", draft.rest),),
-            max_tokens=LINE_MAX_TOKENS,
+            max_tokens=max(LINE_MAX_TOKENS, self.card.max_tokens),
             role=Role.DECOMPOSER,
             note=f"step {len(draft.steps) + 1}{' repair' if repair else ''}",
             rank=int(repair),
         )
         completion = await client.complete(self.card, request, meter, deadline)
-        return plans.read_line(completion.text)
+        return plans.read_line(_whole_text(completion))
 
     def _take(self, written: plans.Written, draft: "_Draft") -> "Plan | _Draft":
         """Return the finished plan, or the draft with the steps that were written."""
@@ -147,8 +147,10 @@ class PolicyDecomposer:
             for text in written.subtasks:
                 rest = plans.take_step(rest, text, len(steps) + 1)
                 steps = (*steps, Subtask(text))
-            if len(steps) > self.max_subtasks:
-                raise PlanError(PlanFault.TOO_MANY, f"at most {self.max_subtasks} subtasks are run")
+                if len(steps) > self.max_subtasks:
+                    raise PlanError(
+                        PlanFault.TOO_MANY, f"at most {self.max_subtasks} subtasks are run"
+                    )
             return _Draft(steps, rest)
         if not steps and not written.subtasks:
             return plans.direct(rest)

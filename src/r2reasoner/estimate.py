@@ -87,7 +87,7 @@ class OutcomeModel:
     def load(cls, path: Path) -> "OutcomeModel":
         """Read a saved model. Raises DataError where the file is missing or foreign."""
         try:
-            with np.load(path, allow_pickle=False) as saved:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 models = [str(m) for m in saved["models"]]
                 weights = saved["weights"].astype(np.float64)
                 mean_cost = saved["mean_cost"].astype(np.float64)

@@ -186,14 +186,12 @@ def whole(written: Written) -> Plan:
     A text that is written twice is one subtask: the same model would be asked the same.
     """
     answer = written.answer if written.answer is not None else f"#{len(written.subtasks)}"
-    subtasks: list[Subtask] = []
+    numbers: dict[Subtask, int] = {}
     new: dict[int, str] = {}
     for number, text in enumerate(written.subtasks, 1):
-        subtask = Subtask(_renumber(text, new))
-        if subtask not in subtasks:
-            subtasks.append(subtask)
-        new[number] = f"#{subtasks.index(subtask) + 1}"
-    return Plan(tuple(subtasks), _renumber(answer, new))
+        place = numbers.setdefault(Subtask(_renumber(text, new)), len(numbers) + 1)
+        new[number] = f"#{place}"
+    return Plan(tuple(numbers), _renumber(answer, new))
 
 
 def _renumber(text: str, new: Mapping[int, str]) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, TypedDict
 import numpy as np
 
 from r2reasoner.bootstrap import Interval, Ratio, intervals
+from r2reasoner.errors import ConfigError
 from r2reasoner.pool.draft import write_whole
 from r2reasoner.rows import ItemRow
 from r2reasoner.types import PICO_PER_DOLLAR, AnswerStatus, Pico
@@ -113,7 +114,10 @@ def pareto_front(figures: Sequence[StrategyFigures]) -> frozenset[str]:
 
 def write_result(path: Path, document: Mapping[str, Any]) -> None:
     """Write a result as JSON, whole or not at all. Raises ConfigError where it cannot be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
     write_whole(path, json.dumps(document, indent=2, allow_nan=False) + "\n", replace=True)
 
 

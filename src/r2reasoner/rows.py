@@ -96,6 +96,8 @@ class RowsFile:
         self._unwritten: list[bytes] = []
 
     def __enter__(self) -> Self:
+        if self.path.exists() and not self.path.is_file():
+            raise ConfigError(f"{self.path}: expected a file to write rows to")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             stream = FileIO(self.path, "a+")
@@ -124,7 +126,9 @@ class RowsFile:
     def append(self, row: ItemRow) -> None:
         """Take a row in; one with the same key is replaced. The next `flush` writes it."""
         self.rows[row.key] = row
-        self._unwritten.append(json.dumps(_document(row)).encode() + b"\n")
+        # What UTF-8 cannot hold (lone surrogates, which models do write) becomes `?`.
+        line = json.dumps(_document(row), ensure_ascii=False).encode("utf-8", "replace")
+        self._unwritten.append(line + b"\n")
 
     def flush(self) -> None:
         """Write what was appended, in one go. Raises DataError where it cannot be written."""

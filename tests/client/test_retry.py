@@ -20,16 +20,16 @@ NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
-def test_statuses_that_may_pass_on_another_try(status):
+def test_statuses_that_may_pass_on_another_try(status: int) -> None:
     assert fault_of(status) in RETRYABLE
 
 
 @pytest.mark.parametrize("status", [300, 307, 400, 401, 402, 403, 404, 405, 410, 413, 418, 422])
-def test_statuses_that_will_not(status):
+def test_statuses_that_will_not(status: int) -> None:
     assert fault_of(status) not in RETRYABLE
 
 
-def test_statuses_are_told_apart():
+def test_statuses_are_told_apart() -> None:
     assert fault_of(401) is CallFault.AUTH
     assert fault_of(404) is CallFault.NOT_FOUND
     assert fault_of(429) is CallFault.RATE_LIMITED
@@ -60,7 +60,7 @@ def test_statuses_are_told_apart():
         ("Tue, 24 Nov 2026 13:00:05 +0100", 5.0),
     ],
 )
-def test_retry_after(value, seconds):
+def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert read_retry_after(value, NOW) == seconds
 
 
@@ -70,18 +70,18 @@ dates = st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1)).map(
 
 
 @given(st.one_of(st.text(), st.floats().map(str), st.integers().map(str), dates))
-def test_whatever_a_header_says_the_wait_is_none_or_within_a_minute(value):
+def test_whatever_a_header_says_the_wait_is_none_or_within_a_minute(value: str | None) -> None:
     seconds = read_retry_after(value, NOW)
     assert seconds is None or 0 <= seconds <= RETRY_AFTER_CEILING_S
 
 
 @given(st.integers(1, 12), st.integers())
-def test_the_pause_is_drawn_from_zero_to_a_growing_ceiling(attempt, seed):
+def test_the_pause_is_drawn_from_zero_to_a_growing_ceiling(attempt: int, seed: int) -> None:
     ceiling = min(BACKOFF_CEILING_S, BACKOFF_S * 2 ** (attempt - 1))
     assert 0 <= pause_s(attempt, None, Random(seed)) <= ceiling
 
 
-def test_the_jitter_is_full():
+def test_the_jitter_is_full() -> None:
     rng = Random(0)
     pauses = [pause_s(1, None, rng) for _ in range(1000)]
     for quarter in range(4):
@@ -90,5 +90,5 @@ def test_the_jitter_is_full():
 
 
 @given(st.floats(0, RETRY_AFTER_CEILING_S), st.integers(1, 3), st.integers())
-def test_a_retry_after_is_never_undercut(asked, attempt, seed):
+def test_a_retry_after_is_never_undercut(asked: float, attempt: int, seed: int) -> None:
     assert pause_s(attempt, asked, Random(seed)) >= asked

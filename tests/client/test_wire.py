@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,21 +32,23 @@ CARD = Card(
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 
-def request_of(*texts, **settings):
+def request_of(*texts: str, **settings: Any) -> ChatRequest:
     messages = tuple(Message("user", text) for text in texts)
     return ChatRequest(messages=messages, max_tokens=50, role=Role.WORKER, **settings)
 
 
-def body_of(content="hello you", finish="stop", usage=USAGE, **message):
+def body_of(
+    content: object = "hello you", finish: object = "stop", usage: object = USAGE, **message: object
+) -> bytes:
     choice = {"message": {"content": content, **message}, "finish_reason": finish}
     return json.dumps({"choices": [choice], "usage": usage}).encode()
 
 
-def event_of(value):
+def event_of(value: object) -> bytes:
     return b"data: " + json.dumps(value).encode() + b"\n\n"
 
 
-def piece_of(text=None, finish=None, **more):
+def piece_of(text: str | None = None, finish: str | None = None, **more: object) -> bytes:
     delta = {} if text is None else {"content": text}
     return event_of({"choices": [{"delta": delta, "finish_reason": finish}], **more})
 
@@ -59,14 +62,14 @@ WHOLE = (
 )
 
 
-def read_stream(*chunks):
+def read_stream(*chunks: bytes) -> tuple[list[str], StreamReader]:
     reader = StreamReader()
     pieces = [piece for chunk in chunks for piece in reader.feed(chunk)]
     return pieces, reader
 
 
 class TestRequests:
-    def test_every_setting_is_passed_through(self):
+    def test_every_setting_is_passed_through(self) -> None:
         request = request_of(
             "hello",
             temperature=0.5,
@@ -84,24 +87,24 @@ class TestRequests:
             "stream_options": {"include_usage": True},
         }
 
-    def test_what_is_not_asked_for_is_not_sent(self):
+    def test_what_is_not_asked_for_is_not_sent(self) -> None:
         body = json.loads(encode(CARD, request_of("hello"), stream=False))
         assert set(body) == {"model", "messages", "max_tokens", "temperature"}
 
-    def test_a_plain_prompt_is_the_last_user_turn(self):
+    def test_a_plain_prompt_is_the_last_user_turn(self) -> None:
         card = replace(CARD, prompt="plain")
         body = json.loads(encode(card, request_of("first", "second"), stream=False))
         assert body["messages"] == [{"role": "user", "content": "second"}]
         assert bound(card, request_of("x" * 500, "y")).input_tokens < 500
 
     @given(st.text(), st.text())
-    def test_the_bound_covers_every_byte_and_the_template(self, first, second):
+    def test_the_bound_covers_every_byte_and_the_template(self, first: str, second: str) -> None:
         usage = bound(CARD, request_of(first, second))
         size = len((first + second).encode("utf-8", "surrogatepass"))
         assert usage.input_tokens > size
         assert usage.output_tokens == 50
 
-    def test_the_bound_covers_the_schema(self):
+    def test_the_bound_covers_the_schema(self) -> None:
         schema = {"type": "json_schema", "json_schema": {"description": "x" * 1000}}
         plain = bound(CARD, request_of("hello")).input_tokens
         bigger = bound(CARD, request_of("hello", response_format=schema)).input_tokens
@@ -109,12 +112,12 @@ class TestRequests:
 
 
 class TestAnswers:
-    def test_a_good_answer(self):
+    def test_a_good_answer(self) -> None:
         reply = read_answer(body_of())
         assert (reply.text, reply.finish_reason, reply.fault) == ("hello you", "stop", None)
         assert reply.usage == Usage(7, 3)
 
-    def test_an_unknown_finish_reason_is_passed_through_cut(self):
+    def test_an_unknown_finish_reason_is_passed_through_cut(self) -> None:
         assert read_answer(body_of(finish="eos_9")).finish_reason == "eos_9"
         assert len(read_answer(body_of(finish="x" * 1000)).finish_reason or "") == 64
 
@@ -146,21 +149,21 @@ class TestAnswers:
             (body_of(content="", finish="content_filter"), CallFault.REFUSED_INPUT, "refused"),
         ],
     )
-    def test_what_is_no_answer(self, body, fault, detail):
+    def test_what_is_no_answer(self, body: bytes, fault: CallFault, detail: str) -> None:
         reply = read_answer(body)
         assert reply.fault is fault
         assert detail in reply.detail
         assert reply.text == ""
 
-    def test_what_was_billed_is_known_though_there_is_no_text(self):
+    def test_what_was_billed_is_known_though_there_is_no_text(self) -> None:
         assert read_answer(body_of(content="")).usage == Usage(7, 3)
 
-    def test_half_a_surrogate_pair_becomes_writable(self):
+    def test_half_a_surrogate_pair_becomes_writable(self) -> None:
         reply = read_answer(b'{"choices": [{"message": {"content": "a\\ud83d b \\ud83d\\ude00"}}]}')
         assert reply.text == "a\ufffd b \U0001f600"
 
     @given(st.binary())
-    def test_any_bytes_are_a_fault(self, body):
+    def test_any_bytes_are_a_fault(self, body: bytes) -> None:
         assert read_answer(body).fault is not None
 
     @given(
@@ -187,7 +190,7 @@ class TestAnswers:
             max_leaves=30,
         )
     )
-    def test_any_json_is_an_answer_or_a_fault(self, value):
+    def test_any_json_is_an_answer_or_a_fault(self, value: object) -> None:
         reply = read_answer(json.dumps(value).encode())
         assert (reply.fault is None) == bool(reply.text)
         reader = StreamReader()
@@ -212,7 +215,7 @@ class TestUsage:
             ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 5}, Usage(7, 3)),
         ],
     )
-    def test_believed(self, raw, usage):
+    def test_believed(self, raw: object, usage: Usage) -> None:
         assert read_usage(raw) == (usage, None)
 
     @pytest.mark.parametrize(
@@ -235,16 +238,16 @@ class TestUsage:
             USAGE | {"completion_tokens_details": {"reasoning_tokens": 4}},
         ],
     )
-    def test_not_believed(self, raw):
+    def test_not_believed(self, raw: object) -> None:
         usage, doubt = read_usage(raw)
         assert usage is None
         assert doubt is not None
         assert doubt.startswith("usage not believed")
 
-    def test_missing(self):
+    def test_missing(self) -> None:
         assert read_usage(None) == (None, None)
 
-    def test_no_output_tokens_for_a_text_is_not_believed(self):
+    def test_no_output_tokens_for_a_text_is_not_believed(self) -> None:
         reply = read_answer(body_of(usage={"prompt_tokens": 7, "completion_tokens": 0}))
         assert reply.text
         assert reply.usage is None
@@ -253,7 +256,7 @@ class TestUsage:
 
 class TestEvents:
     @given(st.data())
-    def test_chunk_boundaries_do_not_matter(self, data):
+    def test_chunk_boundaries_do_not_matter(self, data: st.DataObject) -> None:
         cuts = sorted(data.draw(st.sets(st.integers(1, len(WHOLE) - 1))))
         chunks = [WHOLE[a:b] for a, b in zip([0, *cuts], [*cuts, len(WHOLE)], strict=True)]
         pieces, reader = read_stream(*chunks)
@@ -263,21 +266,21 @@ class TestEvents:
         assert reader.reply().usage == Usage(7, 3)
 
     @given(st.lists(st.binary(max_size=40), max_size=20))
-    def test_any_bytes_are_no_answer_and_no_crash(self, chunks):
+    def test_any_bytes_are_no_answer_and_no_crash(self, chunks: list[bytes]) -> None:
         _, reader = read_stream(*chunks)
         assert reader.reply().fault is not None
 
     @pytest.mark.parametrize("end", range(len(WHOLE)))
-    def test_a_cut_at_any_byte_is_a_fault(self, end):
+    def test_a_cut_at_any_byte_is_a_fault(self, end: int) -> None:
         _, reader = read_stream(WHOLE[:end])
         assert not reader.done
         assert reader.reply().fault in {CallFault.CUT, CallFault.MALFORMED}
 
-    def test_line_ends_comments_and_other_fields(self):
+    def test_line_ends_comments_and_other_fields(self) -> None:
         raw = b": ping\r\nevent: x\r\nid: 3\r\ndata:one\r\ndata: two\r\n\r\n\n\ndata: three\n\n"
         assert EventParser().feed(raw) == [b"one\ntwo", b"three"]
 
-    def test_an_endless_event_is_refused(self):
+    def test_an_endless_event_is_refused(self) -> None:
         for chunk in (b"x" * 1024, b"data: " + b"x" * 1017 + b"\n"):
             parser = EventParser()
             with pytest.raises(ValueError, match="more than"):
@@ -311,25 +314,25 @@ class TestStreams:
             ),
         ],
     )
-    def test_what_is_no_answer(self, raw, fault, detail):
+    def test_what_is_no_answer(self, raw: bytes, fault: CallFault, detail: str) -> None:
         _, reader = read_stream(raw)
         reply = reader.reply()
         assert reply.fault is fault
         assert detail in reply.detail
 
-    def test_nothing_counts_after_done(self):
+    def test_nothing_counts_after_done(self) -> None:
         pieces, reader = read_stream(WHOLE + piece_of("more"))
         assert pieces == ["hel", "lo\n"]
         assert reader.reply().text == "hello\n"
 
-    def test_a_running_count_is_not_taken_for_the_bill(self):
+    def test_a_running_count_is_not_taken_for_the_bill(self) -> None:
         running = {"prompt_tokens": 7, "completion_tokens": 1}
         _, reader = read_stream(piece_of("a", usage=running))
         assert reader.usage is None
         reader.feed(piece_of("b", "stop", usage=running | {"completion_tokens": 2}))
         assert reader.usage == Usage(7, 2)
 
-    def test_a_final_usage_is_known_though_the_end_is_missing(self):
+    def test_a_final_usage_is_known_though_the_end_is_missing(self) -> None:
         _, reader = read_stream(WHOLE.removesuffix(b"data: [DONE]\n\n"))
         assert reader.reply().fault is CallFault.CUT
         assert reader.reply().usage == Usage(7, 3)
@@ -346,5 +349,5 @@ class TestStreams:
         ({"detail": [{"loc": ["x"]}]}, '[{"loc": ["x"]}]'),
     ],
 )
-def test_the_words_of_an_error_are_found(body, text):
+def test_the_words_of_an_error_are_found(body: dict[str, object], text: str) -> None:
     assert error_text(body) == text

@@ -10,7 +10,7 @@ from r2reasoner.client.base import ChatRequest, Completion
 from r2reasoner.client.openai import OpenAIClient
 from r2reasoner.errors import CallError
 from r2reasoner.ledger import Ledger
-from r2reasoner.mock import BookEnd, Cut, Ending, MockProvider
+from r2reasoner.mock import BookEnd, ChatCall, Cut, Ending, MockProvider
 from r2reasoner.pool.cards import Card, Endpoint, Price
 from r2reasoner.types import Message, Role
 
@@ -18,7 +18,7 @@ PRICE = Price(Decimal(1), Decimal(2))
 REQUEST = ChatRequest(messages=(Message("user", "hi ü"),), max_tokens=9, role=Role.WORKER)
 
 
-async def ending_of(client, card, meter):
+async def ending_of(client: OpenAIClient, card: Card, meter: Meter) -> bool:
     """Return whether a stream was reported as a success."""
     try:
         async for piece in client.stream(card, REQUEST, meter):
@@ -37,10 +37,10 @@ async def ending_of(client, card, meter):
         (Ending.RESET, False, 13),
     ],
 )
-async def test_no_cut_is_a_success(ending, chunked, step):
-    cuts = {}
+async def test_no_cut_is_a_success(ending: Ending, chunked: bool, step: int) -> None:
+    cuts: dict[str, Cut] = {}
 
-    def cut(call):
+    def cut(call: ChatCall) -> Cut | None:
         return cuts.get(call.model)
 
     with Ledger.in_memory() as ledger:
@@ -49,7 +49,7 @@ async def test_no_cut_is_a_success(ending, chunked, step):
         async with MockProvider(faults=cut) as provider:
             endpoint = Endpoint(name="e", kind="openai", base_url=provider.base_url)
 
-            def card_of(model):
+            def card_of(model: str) -> Card:
                 return Card(name="m", endpoint=endpoint, model=model, price=PRICE)
 
             # A cut beyond the end cuts nothing, and shows how long the body is.

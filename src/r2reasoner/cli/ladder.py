@@ -47,7 +47,7 @@ def _summary_document(summary: Summary) -> dict[str, Any]:
 
 
 def print_ladder(ladder: Ladder) -> None:
-    """Print the table, which model to buy for each kind, and what it comes to."""
+    """Print the table of accuracies, and what it comes to."""
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("kind of subtask", no_wrap=True)
     table.add_column("items", justify="right")
@@ -89,8 +89,8 @@ def _cells(rung: Rung) -> list[str]:
     colour = "green" if rung.reached else "yellow"
     shown[rung.cheapest] = f"[{colour}]{shown[rung.cheapest]}[/]"
     name = rung.kind if rung.apart in rung.kind else f"{rung.kind} ({rung.apart})"
-    bought = rung.cheapest if rung.reached else f"({rung.cheapest})"
-    return [name, str(rung.items), *shown.values(), bought]
+    cheapest = rung.cheapest if rung.reached else f"({rung.cheapest})"
+    return [name, str(rung.items), *shown.values(), cheapest]
 
 
 def _summary_lines(ladder: Ladder) -> list[str]:

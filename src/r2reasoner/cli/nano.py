@@ -31,7 +31,7 @@ SeedOption = Annotated[int, typer.Option(help="Seed of everything that is drawn.
 @app.command()
 def train(
     weights: Annotated[
-        Literal["length", "addprim_jump"],
+        Literal["length", "addprim_jump", "simple"],
         typer.Option("--set", help="The weight set, named after the SCAN split it is for."),
     ] = "length",
     preset: Annotated[
@@ -41,19 +41,34 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Run folder [default: runs/nano-SET]; goes on from it.")
     ] = None,
+    train_items: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.jsonl", help="Training commands of simple, a random split."),
+    ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a weight set; a run that was stopped goes on where it stood."""
+    """Train a weight set and write its pool file; a run that was stopped goes on."""
     _need_training_packages()
-    from r2reasoner.nano import train as training
+    from r2reasoner.benchmarks import SCAN
+    from r2reasoner.nano.items import weight_set
+    from r2reasoner.nano.ship import ship
+    from r2reasoner.nano.train import preset_for, train
 
-    folder = out or Path("runs") / f"nano-{weights}"
-    converted = training.train(weights, training.PRESETS[preset], folder, seed, say=_say)
+    if train_items is not None and weights != "simple":
+        raise ConfigError(f"--train-items: the split {weights} has training commands of its own")
+    commands = None if train_items is None else [i.query for i in SCAN.load(train_items)]
+    chosen = weight_set(weights, commands)
+    run = out or Path("runs") / f"nano-{weights}"
+    amount = preset_for(preset, chosen)
+    train(chosen, amount, run, seed, say=_say)
+    pool_file = run / "pool.toml"
+    _say("measuring which model gets which subtask right")
+    ship(chosen, amount, run, run / "weights", pool_file, seed)
     if as_json:
-        print(json.dumps({"set": weights, "preset": preset, "seed": seed, "out": str(converted)}))
+        print(json.dumps({"set": weights, "preset": preset, "seed": seed, "pool": str(pool_file)}))
     else:
-        print(f"converted models in {converted}")
+        print(f"wrote {pool_file}; now: r2reasoner nano eval --pool {pool_file}")
 
 
 @app.command()

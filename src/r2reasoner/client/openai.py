@@ -12,7 +12,7 @@ model (the executor's).
 import asyncio
 import time
 from asyncio import AbstractEventLoop, Semaphore
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from random import Random
 from types import TracebackType
@@ -54,7 +54,7 @@ class OpenAIClient:
 
     async def stream(
         self, card: Card, request: ChatRequest, meter: Meter, deadline: float | None = None
-    ) -> AsyncIterator[str | Completion]:
+    ) -> AsyncGenerator[str | Completion, None]:
         """Yield pieces of text as they come, then one Completion.
 
         Who stops early must close the generator (`contextlib.aclosing`): that closes the

@@ -10,20 +10,19 @@ from r2reasoner.mock.answers import Answer, Piece, usage_object
 from r2reasoner.mock.faults import Cut, Ending, Fault, Trouble
 from r2reasoner.mock.http import chunk
 
-RETRY_AFTER_S: Final = 1
 ABSURD_RETRY_AFTER: Final = "1e9"
 
 
-def error_headers(fault: Fault, base_url: str) -> dict[str, str]:
+def error_headers(fault: Fault, base_url: str, retry_after_s: int) -> dict[str, str]:
     """Return the headers that belong to a faulty status; a redirect leads back to ourselves."""
     match fault:
         case Fault.REDIRECT:
             return {"Location": f"{base_url}/chat/completions"}
         case Fault.RATE_LIMITED_SECONDS:
-            return {"Retry-After": str(RETRY_AFTER_S)}
+            return {"Retry-After": str(retry_after_s)}
         case Fault.RATE_LIMITED_DATE:
             # An HTTP date has whole seconds: one more, so that rounding down still leaves time.
-            moment = datetime.now(UTC) + timedelta(seconds=RETRY_AFTER_S + 1)
+            moment = datetime.now(UTC) + timedelta(seconds=retry_after_s + 1)
             return {"Retry-After": format_datetime(moment, usegmt=True)}
         case Fault.RATE_LIMITED_ABSURD:
             return {"Retry-After": ABSURD_RETRY_AFTER}

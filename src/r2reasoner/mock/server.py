@@ -64,8 +64,9 @@ class MockProvider:
 
     `answer` makes the text of each answer, `faults` is a script or a queue of faults (the header
     `x-mock-fault` overrides both). `latency_s` passes before an answer, `token_s` before each
-    event of a stream; `drip_s` and `slow_s` are the pauses of the faults that are slow. With
-    `models`, others are unknown; with `key`, requests without it are refused.
+    event of a stream; `drip_s` and `slow_s` are the pauses of the faults that are slow, and
+    `retry_after_s` is what a 429 asks for. With `models`, others are unknown; with `key`,
+    requests without it are refused.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class MockProvider:
         token_s: float = 0.0,
         drip_s: float = 1.0,
         slow_s: float = 2.0,
+        retry_after_s: int = 1,
         models: Iterable[str] = (),
         key: str | None = None,
         host: str = "127.0.0.1",
@@ -88,6 +90,7 @@ class MockProvider:
         self.token_s = token_s
         self.drip_s = drip_s
         self.slow_s = slow_s
+        self.retry_after_s = retry_after_s
         self.models = tuple(models)
         self.key = key
         self.books: list[BookEntry] = []
@@ -149,6 +152,7 @@ class _Connection(asyncio.Protocol):
         self.provider = provider
         self.task: asyncio.Task[None] | None = None
         self._buffer = bytearray()
+        self._last = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -175,6 +179,7 @@ class _Connection(asyncio.Protocol):
             self.transport.close()
             return
         if request is not None:
+            self._last = request.headers.get("connection", "").lower() == "close"
             self.task = asyncio.get_running_loop().create_task(self._serve(request))
             self.task.add_done_callback(self._served)
 
@@ -183,6 +188,8 @@ class _Connection(asyncio.Protocol):
         if not task.cancelled() and (error := task.exception()) is not None:
             self.transport.abort()
             raise error  # reaches the event loop's exception handler
+        if self._last:
+            self.transport.close()
         self._next()
 
     async def _serve(self, request: Request) -> None:
@@ -254,7 +261,7 @@ class _Connection(asyncio.Protocol):
             await self._until_the_client_leaves(entry)
         if isinstance(trouble, Fault) and (status := trouble.status) is not None:
             entry.status = status
-            headers = error_headers(trouble, provider.base_url)
+            headers = error_headers(trouble, provider.base_url, provider.retry_after_s)
             self._respond(status, error_object(status, f"scripted fault {trouble}"), headers)
             return
         answer = distort(Answer.to(call, provider.answer(call)), trouble)

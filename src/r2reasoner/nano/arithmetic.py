@@ -83,7 +83,10 @@ def parse(expression: str) -> Node | int:
         tree = ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"no arithmetic expression: {expression[:80]!r}") from error
-    return _from_ast(tree)
+    try:
+        return _from_ast(tree)
+    except RecursionError:
+        raise ValueError(f"no arithmetic expression: {len(expression):,} characters") from None
 
 
 def _from_ast(tree: ast.expr) -> Node | int:

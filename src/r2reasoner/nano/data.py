@@ -5,20 +5,22 @@ split, and arithmetic whose operations are all on the `train` side.
 """
 
 import random
+import re
 from collections.abc import Iterable, Iterator
-from functools import cache, partial
+from functools import cache
 from itertools import product
 from typing import Final, NamedTuple
 
 from r2reasoner.nano import arithmetic, scan
 from r2reasoner.nano.vocabulary import MOST_SUBTASKS
-from r2reasoner.types import REFERENCE
 
 TRAIN: Final[frozenset[arithmetic.Side]] = frozenset({"train"})
 SIGN_WEIGHTS: Final = {"+": 0.3, "-": 0.35, "*": 0.35}
 BRACKETED_SHARE: Final = 0.12
 SCAN_SHARE: Final = 0.12
 PHRASE_SHARE: Final = 0.25
+_ATOM: Final = re.compile(r"#?\d+")
+_NUMBER: Final = re.compile(r"(?<!#)\b\d+")
 
 
 class Row(NamedTuple):
@@ -50,22 +52,35 @@ def rows(mix: Mix, count: int, seed: int) -> Iterator[Row]:
 
 
 def policy_rows(lines: Iterable[tuple[str, str]], copies: int, seed: int) -> Iterator[Row]:
-    """Yield a decomposer's rows, steps in `copies` versions with their references renumbered.
+    """Yield a decomposer's rows: each line, and steps in `copies` versions with other references.
 
-    Without that, a policy trained on at most 3 steps has never read `#3`. References of a whole
-    plan count its own subtasks, so they stay.
+    There references are renumbered and some numbers are references, so that the policy has read
+    `#7` and `#2 - ( #5 + 47 )` though no training query makes them. References of a whole plan
+    count its own subtasks, so they stay.
     """
     rng = random.Random(f"policy rows {seed}")
     for asked, written in lines:
-        if not REFERENCE.search(asked):
-            yield from [Row(asked, written)] * copies
-            continue
-        present = sorted({int(n) for n in REFERENCE.findall(asked)})
+        yield Row(asked, written)
         for _ in range(copies):
-            drawn = sorted(rng.sample(range(1, MOST_SUBTASKS + 1), len(present)))
-            new = {str(old): f"#{n}" for old, n in zip(present, drawn, strict=True)}
-            rename = partial(REFERENCE.sub, lambda m, new=new: new[m.group(1)])
-            yield Row(rename(asked), rename(written))
+            yield (
+                _with_references(asked, written, rng)
+                if _NUMBER.search(asked)
+                else Row(asked, written)
+            )
+
+
+def _with_references(asked: str, written: str, rng: random.Random) -> Row:
+    share = rng.choice((0.0, 0.2, 0.4))
+    atoms = list(dict.fromkeys(_ATOM.findall(asked)))
+    chosen = [atom for atom in atoms if atom.startswith("#") or rng.random() < share]
+    chosen = chosen[:MOST_SUBTASKS]
+    numbers = rng.sample(range(1, MOST_SUBTASKS + 1), len(chosen))
+    new = {atom: f"#{n}" for atom, n in zip(chosen, numbers, strict=True)}
+
+    def rename(text: str) -> str:
+        return _ATOM.sub(lambda m: new.get(m.group(0), m.group(0)), text)
+
+    return Row(rename(asked), rename(written))
 
 
 def arithmetic_row(most_operands: int, rng: random.Random) -> Row:

@@ -102,8 +102,12 @@ class Batch(NamedTuple):
         return (same & torch.ones(LINE, LINE, dtype=torch.bool).tril())[:, None]
 
 
-def batches(data: Encoded, steps: int, seed: int) -> Iterator[Batch]:
-    """Yield `steps` batches of BATCH_TOKENS tokens, rows of all lengths packed into lines."""
+def batches(data: Encoded, steps: int, seed: int, stretch: int = 0) -> Iterator[Batch]:
+    """Yield `steps` batches of BATCH_TOKENS tokens, rows of all lengths packed into lines.
+
+    With `stretch`, positions of half of the rows have gaps, up to so many in all: a model that
+    has seen only short rows then also works at the distances of longer ones.
+    """
     rng = np.random.default_rng(seed)
     lengths = np.diff(data.starts)
     done = 0
@@ -116,7 +120,7 @@ def batches(data: Encoded, steps: int, seed: int) -> Iterator[Batch]:
                 lines.append(line)
                 line, room = [], LINE
                 if len(lines) == BATCH_TOKENS // LINE:
-                    yield _pack(data, lines)
+                    yield _pack(data, lines, rng, stretch)
                     lines = []
                     done += 1
                     if done == steps:
@@ -125,7 +129,14 @@ def batches(data: Encoded, steps: int, seed: int) -> Iterator[Batch]:
             room -= int(lengths[i])
 
 
-def _pack(data: Encoded, lines: list[list[int]]) -> Batch:
+def _positions(count: int, rng: np.random.Generator, stretch: int) -> npt.NDArray[np.int64]:
+    if stretch == 0 or rng.random() < 0.5:
+        return np.arange(count)
+    width = count + int(rng.integers(1, stretch + 1))
+    return np.sort(rng.choice(width, count, replace=False))
+
+
+def _pack(data: Encoded, lines: list[list[int]], rng: np.random.Generator, stretch: int) -> Batch:
     ids = np.zeros((len(lines), LINE), np.int64)
     labels = np.full_like(ids, IGNORED)
     positions, row = np.zeros_like(ids), np.zeros_like(ids)
@@ -138,7 +149,7 @@ def _pack(data: Encoded, lines: list[list[int]]) -> Batch:
             answer = int(data.answers[i])
             # the token before says the next one, hence labels stand one to the left
             labels[at, first + answer - 1 : last - 1] = text[answer:]
-            positions[at, first:last] = np.arange(len(text))
+            positions[at, first:last] = _positions(len(text), rng, stretch)
             row[at, first:last] = number
             first = last
     return Batch(*(torch.from_numpy(a) for a in (ids, labels, positions, row)))
@@ -237,12 +248,14 @@ def fit(
     out: Path,
     *,
     interchangeable: Sequence[str] = (),
+    stretch: int = 0,
     say: Callable[[str], None] = print,
 ) -> None:
     """Train a model and write it to `out` (safetensors), going on from saved state if any.
 
     The vectors of `interchangeable` tokens are drawn anew at each step, so that the model can
     copy such a word but learn nothing about it: what it does with one it does with all.
+    `stretch`: see `batches`.
     """
     torch.set_num_threads(1)
     model = new_model(shape, len(tokens), seed)
@@ -253,7 +266,7 @@ def fit(
     redraw = _redraw(model, [tokens.index(t) for t in interchangeable], seed)
     started = saved = time.monotonic()
     seen, loss_sum = 0, 0.0
-    for step, batch in enumerate(batches(data, steps, seed)):
+    for step, batch in enumerate(batches(data, steps, seed, stretch)):
         if step < first:
             continue
         redraw()

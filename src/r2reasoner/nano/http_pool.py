@@ -58,6 +58,7 @@ def _card_table(card: Card) -> dict[str, Any]:
         "group": card.group,
         "input_price": None if card.price is None else f"{card.price.input:f}",
         "output_price": None if card.price is None else f"{card.price.output:f}",
+        "cached_price": card.price.cached if card.price is not None else None,
         "context": card.context,
         "max_tokens": card.max_tokens,
         "capabilities": sorted(card.capabilities) or None,

@@ -27,7 +27,7 @@ from r2reasoner.types import Message, Role
 RIGHT: Final = 0.95
 NOISE: Final = 0.02
 IN_FLIGHT: Final = 64
-SPARE_DRAWS: Final = 12
+SPARE_DRAWS: Final = 100
 CEILING_OPERANDS: Final = (3, 4, 5)
 CEILING_ITEMS: Final = 100
 DIGITS: Final = {1: range(1, 10), 2: range(10, 100), 3: range(100, 1000)}
@@ -184,17 +184,16 @@ def _operations() -> Iterator[tuple[int, str, int]]:
 
 def _operation_kind(left: int, sign: str, right: int, count: int, rng: random.Random) -> Kind:
     apply = arithmetic.OPERATORS[sign]
-    fitting = [
-        (a, sign, b)
-        for a in DIGITS[left]
-        for b in DIGITS[right]
-        if 0 <= apply(a, b) <= arithmetic.LARGEST_VALUE
-    ]
-    drawn = rng.sample(fitting, min(len(fitting), SPARE_DRAWS * count))
-    chosen = [o for o in drawn if arithmetic.side(o) == "test"][:count]
-    items = tuple(Item(f"{a} {sign} {b}", str(apply(a, b))) for a, _, b in chosen)
+    lefts, rights = DIGITS[left], DIGITS[right]
+    pairs = range(len(lefts) * len(rights))
+    items: list[Item] = []
+    for number in rng.sample(pairs, min(len(pairs), SPARE_DRAWS * count)):
+        a, b = lefts[number // len(rights)], rights[number % len(rights)]
+        in_range = 0 <= apply(a, b) <= arithmetic.LARGEST_VALUE
+        if len(items) < count and in_range and arithmetic.side((a, sign, b)) == "test":
+            items.append(Item(f"{a} {sign} {b}", str(apply(a, b))))
     apart = NOBODY if (left, sign, right) == (2, "*", 2) else ONE_DIGIT if left + right == 2 else ""
-    return Kind("arithmetic", f"{left}x{right} {sign}", items, apart=apart)
+    return Kind("arithmetic", f"{left}x{right} {sign}", tuple(items), apart=apart)
 
 
 def _expression_kinds(count: int, seed: int) -> Iterator[Kind]:

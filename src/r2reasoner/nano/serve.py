@@ -20,7 +20,7 @@ from r2reasoner.client.embedded import EmbeddedClient
 from r2reasoner.errors import ConfigError, UnknownWords
 from r2reasoner.nano.chat import Ask, Refusal, Reply, error_object, read_ask
 from r2reasoner.pool.cards import Card, Pool
-from r2reasoner.types import Usage
+from r2reasoner.types import Pico, Usage
 
 MAX_BODY_BYTES: Final = 1 << 20
 SHUTDOWN_S: Final = 5.0
@@ -30,10 +30,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(slots=True)
 class Book:
-    """What a model was asked: answered calls and their tokens."""
+    """What a model was asked: answered calls, their tokens and cost (None: unknown price)."""
 
     calls: int = 0
     usage: Usage = field(default_factory=Usage)
+    cost: Pico | None = 0
+
+    def add(self, card: Card, usage: Usage) -> None:
+        """Book one answered call."""
+        self.calls += 1
+        self.usage += usage
+        self.cost = None if card.price is None else (self.cost or 0) + card.price.cost(usage)
 
 
 class NanoServer:
@@ -114,17 +121,19 @@ class NanoServer:
 
     def books_json(self) -> dict[str, Any]:
         """Return the books: calls, tokens and cost (pico-dollars) by model, and their sums."""
-        models = {name: self._book_json(name, book) for name, book in self.books.items()}
+        models = {
+            name: {
+                "calls": book.calls,
+                "input_tokens": book.usage.input_tokens,
+                "output_tokens": book.usage.output_tokens,
+                "cost_pico": book.cost,
+            }
+            for name, book in self.books.items()
+        }
         keys = ("calls", "input_tokens", "output_tokens")
-        return {"models": models, "totals": {k: sum(m[k] for m in models.values()) for k in keys}}
-
-    def _book_json(self, name: str, book: Book) -> dict[str, Any]:
-        price = self.cards[name].price
         return {
-            "calls": book.calls,
-            "input_tokens": book.usage.input_tokens,
-            "output_tokens": book.usage.output_tokens,
-            "cost_pico": None if price is None else price.cost(book.usage),
+            "models": models,
+            "totals": {k: sum(m[k] or 0 for m in models.values()) for k in keys},
         }
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
@@ -153,9 +162,7 @@ class NanoServer:
             raise Refusal(500, f"the engine failed: {error}") from error
         ended = len(tokens) < limit
         usage = Usage(len(prompt), len(tokens) + ended)
-        book = self.books[card.name]
-        book.calls += 1
-        book.usage += usage
+        self.books[card.name].add(card, usage)
         text = model.codec.text(tokens)
         cut = min((at for s in ask.stop if (at := text.find(s)) >= 0), default=None)
         return Reply(

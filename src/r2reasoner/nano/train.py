@@ -34,6 +34,7 @@ from r2reasoner.pool.cards import Card, Endpoint, Pool, Price
 from r2reasoner.training.decompositions import Item, Search, Searched, Weights
 
 Say = Callable[[str], None]
+STRETCH: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +51,31 @@ class Preset:
     calibration: int
 
 
+SHAPES: Final = tuple(
+    Shape(width, layers)
+    for width, layers in (
+        (8, 1), (16, 1), (16, 2), (24, 2), (32, 2), (48, 2), (64, 2), (96, 3), (128, 4)
+    )
+)  # fmt: skip
 FULL: Final = Preset(
-    workers={
-        Shape(8, 1): 3000,
-        Shape(16, 1): 3000,
-        Shape(16, 2): 4000,
-        Shape(24, 2): 5000,
-        Shape(32, 2): 5000,
-        Shape(48, 2): 5000,
-        Shape(64, 2): 5000,
-        Shape(96, 3): 4500,
-        Shape(128, 4): 4000,
-    },
+    workers=dict(zip(SHAPES, (2000, 2000, 3000, 4000, 4000, 5000, 5000, 3500, 3200), strict=True)),
     searcher=(Shape(64, 2), 2500),
-    decomposer=(Shape(48, 2), 3000),
+    decomposer=(Shape(48, 2), 4000),
     rows=1_100_000,
     shifted_rows=400_000,
     search_scan=5000,
-    search_arithmetic=5000,
+    search_arithmetic=25_000,
     calibration=1500,
+)
+SCAN_ONLY: Final = Preset(
+    workers=dict(zip(SHAPES, (1200, 1200, 1500, 1500, 1500, 1500, 1500, 1500, 1200), strict=True)),
+    searcher=(Shape(48, 2), 1000),
+    decomposer=(Shape(48, 2), 3000),
+    rows=250_000,
+    shifted_rows=100_000,
+    search_scan=5000,
+    search_arithmetic=0,
+    calibration=900,
 )
 TINY: Final = Preset(
     workers={Shape(8, 1): 60, Shape(16, 1): 60, Shape(16, 2): 120},
@@ -80,7 +87,13 @@ TINY: Final = Preset(
     search_arithmetic=60,
     calibration=40,
 )
-PRESETS: Final = {"full": FULL, "tiny": TINY}
+
+
+def preset_for(name: Literal["full", "tiny"], weights: WeightSet) -> Preset:
+    """Return how much a weight set is trained."""
+    if name == "tiny":
+        return TINY
+    return FULL if weights.arithmetic else SCAN_ONLY
 
 
 class Job(NamedTuple):
@@ -92,6 +105,7 @@ class Job(NamedTuple):
     steps: int
     seed: int
     interchangeable: tuple[str, ...] = ()
+    stretch: int = 0
 
 
 def train(weights: WeightSet, preset: Preset, out: Path, seed: int, *, say: Say = print) -> Path:
@@ -112,10 +126,10 @@ def train(weights: WeightSet, preset: Preset, out: Path, seed: int, *, say: Say 
     ]
     fit_all(jobs, say)
     lines = search(weights, preset, out, seed, say=say)
-    asked = _rows_file(out / "decomposer.npz", policy_rows(lines, 4, seed))
+    asked = _rows_file(out / "decomposer.npz", policy_rows(lines, 2, seed))
     shape, steps = preset.decomposer
     verbs = scan.VERBS if weights.split == "addprim_jump" else ()
-    fit_all([Job(asked, out / "decomposer" / shape.name, shape, steps, seed, verbs)], say)
+    fit_all([Job(asked, out / "decomposer" / shape.name, shape, steps, seed, verbs, STRETCH)], say)
     converted = convert_all(preset, out)
     say(f"trained in {(time.monotonic() - started) / 60:.1f} minutes")
     return converted
@@ -157,6 +171,7 @@ def _fit_one(job: Job) -> float:
         job.seed,
         job.out,
         interchangeable=job.interchangeable,
+        stretch=job.stretch,
         say=_log(job.out),
     )
     return (time.monotonic() - started) / 60
