@@ -1,6 +1,7 @@
 """Real CTranslate2 models that say what a test wants, made with numpy alone."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,25 @@ import numpy as np
 from r2reasoner.client.text import SPECIAL
 
 
+def _specs() -> Any:
+    """Import CTranslate2's layout of a decoder, without the torch that it takes if it is there."""
+    there = sys.modules.get("torch")
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from ctranslate2.specs import TransformerDecoderModelSpec, common_spec
+    finally:
+        del sys.modules["torch"]
+        if there is not None:
+            sys.modules["torch"] = there
+    return common_spec, TransformerDecoderModelSpec
+
+
 def write_model(folder: Path, words: Sequence[str], chain: Mapping[str, Sequence[str]]) -> Path:
     """Write a converted model to which each token says what may follow, the likeliest first.
 
     Attention and MLP are zero, embeddings are one-hot: the output layer is the table.
     """
-    from ctranslate2.specs import TransformerDecoderModelSpec, common_spec
-
+    common_spec, TransformerDecoderModelSpec = _specs()
     tokens = [*SPECIAL, *words]
     size = len(tokens)
     follows = np.zeros((size, size), np.float32)

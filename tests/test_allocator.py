@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ WORKERS = ("small", "medium", "large")
 
 
 def models(allocation: Allocation) -> list[str | None]:
-    return [choice and choice.model for choice in allocation.choices]
+    return [choice.model if choice else None for choice in allocation.choices]
 
 
 def outcome_file(folder: Path) -> Path:
@@ -177,17 +177,23 @@ class TestCalibrated:
             assert "100.0% of the top price" in choice.reason
 
 
-TEXTS = ("12 + 34", "12 * 34", "walk left twice", "a b c", "39 - #1")
+TEXTS = ("12 * 34", "walk left twice", "39 - #1")
 
 
-@settings(max_examples=60)
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Ledger]:
+    with Ledger.in_memory() as opened:
+        yield opened
+
+
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     costs=st.lists(st.floats(0, 1e15) | st.just(math.nan), min_size=2, max_size=6),
     dials=st.lists(st.floats(0, 1), min_size=2, max_size=8),
 )
 async def test_cost_falls_as_the_dial_rises(
-    seed: int, costs: list[float], dials: list[float]
+    shared: Ledger, seed: int, costs: list[float], dials: list[float]
 ) -> None:
     names = [f"m{i}" for i in range(len(costs))]
     weights = np.random.default_rng(seed).normal(0, 2, (len(costs), BUCKETS))
@@ -199,13 +205,12 @@ async def test_cost_falls_as_the_dial_rises(
         for name, cost in zip(names, costs, strict=True)
     }
     before = [math.inf] * len(TEXTS)
-    with Ledger.in_memory() as ledger:
-        for dial in sorted(dials):
-            allocator = CalibratedAllocator(pool, outcomes, dial)
-            allocation = await without_calls(allocator, plan_of(*TEXTS), ledger)
-            now = [counted[str(model)] for model in models(allocation)]
-            assert all(a <= b for a, b in zip(now, before, strict=True))
-            before = now
+    for dial in sorted(dials):
+        allocator = CalibratedAllocator(pool, outcomes, dial)
+        allocation = await without_calls(allocator, plan_of(*TEXTS), shared)
+        now = [counted[str(model)] for model in models(allocation)]
+        assert all(a <= b for a, b in zip(now, before, strict=True))
+        before = now
 
 
 class TestPrompted:

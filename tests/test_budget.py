@@ -26,8 +26,8 @@ def card(price: Price | None = PRICE) -> Card:
 
 
 def tiered(rates: str, above_800: str) -> Price:
-    tier = Tier(800, *(Decimal(rate) for rate in above_800.split()))
-    return Price(*(Decimal(rate) for rate in rates.split()), tiers=(tier,))
+    given, made = map(Decimal, rates.split())
+    return Price(given, made, tiers=(Tier(800, *map(Decimal, above_800.split())),))
 
 
 CARD = card()

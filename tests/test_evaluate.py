@@ -145,9 +145,7 @@ async def test_a_wrong_configuration_is_no_wrong_answer(
     pool = toy_pool.pool(provider.base_url)
     locked = replace(pool.strongest.endpoint, key_env="R2_TEST_NO_SUCH_KEY")
     workers = tuple(replace(card, endpoint=locked) for card in pool.workers)
-    wanted = evaluation(
-        provider, strategies=("single:large",), pool=replace(pool, workers=workers)
-    )
+    wanted = evaluation(provider, strategies=("single:large",), pool=replace(pool, workers=workers))
     with pytest.raises(ConfigError, match="R2_TEST_NO_SUCH_KEY"):
         await run(wanted, tmp_path)
     with RowsFile(tmp_path / "rows") as rows:

@@ -816,10 +816,12 @@ async def test_memory_keeps_readers_and_the_writer_apart() -> None:
     async with Ledger.in_memory() as ledger:
         reader = threading.Thread(target=read, args=(ledger,))
         reader.start()
-        for _ in range(30):
-            await asyncio.gather(*(ledger.begin(entry()) for _ in range(10)))
-        done.set()
-        reader.join()
+        try:
+            for _ in range(30):
+                await asyncio.gather(*(ledger.begin(entry()) for _ in range(10)))
+        finally:
+            done.set()
+            reader.join()
         assert ledger.totals().calls == 300
     assert not trouble
     assert seen == sorted(seen)

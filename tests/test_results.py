@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from r2reasoner.rows import ItemRow
 from test_rows import ROW
 
 
-def rows(strategy: str, right: list[bool | None], cost: int | None = 3) -> list[ItemRow]:
+def rows(strategy: str, right: Sequence[bool | None], cost: int | None = 3) -> list[ItemRow]:
     return [
         replace(
             ROW,
@@ -47,7 +48,8 @@ def test_an_unknown_cost_makes_the_mean_unknown_and_nothing_scored_no_accuracy()
     assert [row["net_cost"] for row in summary.rows] == [9e-12, None]
     assert [(row["accuracy"], row["ci95"]) for row in summary.rows] == [(None, None)] * 2
     (comparison,) = summary.comparisons
-    assert comparison["net_cost_ratio"] is comparison["net_cost_ratio_ci95"] is None
+    assert comparison["net_cost_ratio"] is None
+    assert comparison["net_cost_ratio_ci95"] is None
     assert comparison["accuracy_difference"] is None
 
 

@@ -144,8 +144,6 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 def test_the_critical_path_is_the_longest_chain_with_the_routing_before_it() -> None:
     plan = Plan((Subtask("a"), Subtask("b"), Subtask("c #1"), Subtask("d #2 #3")), "#4")
     seconds = (1.0, 5.0, 2.0, 4.0)
-    steps = tuple(
-        Step(n, "m", "", "x", None, 10.0, 10.0 + s) for n, s in enumerate(seconds, 1)
-    )
+    steps = tuple(Step(n, "m", "", "x", None, 10.0, 10.0 + s) for n, s in enumerate(seconds, 1))
     trace = replace(sample_trace(), plan=plan, steps=steps, calls=())
     assert critical_path_s(trace) == 9.0

@@ -19,9 +19,7 @@ WORDS = ("red", "blue", "green", "white", "black", "pink")
 
 def items(count: int) -> tuple[Item, ...]:
     pairs = [(a, b) for a in WORDS for b in WORDS if a != b][:count]
-    return SHOUT.items(
-        {"query": f"{a} and {b}", "answer": f"{a} {b}".upper()} for a, b in pairs
-    )
+    return SHOUT.items({"query": f"{a} and {b}", "answer": f"{a} {b}".upper()} for a, b in pairs)
 
 
 def answer(call: ChatCall) -> str:
@@ -71,6 +69,6 @@ def pool_file(base_url: str) -> str:
         ("policies", "planner", 2),
     ):
         text += f'[[{kind}]]\nname = "{name}"\nendpoint = "mock"\nmodel = "{name}"\n'
-        text += f'input_price = {dollars}\noutput_price = {dollars}\nmax_tokens = 20\n'
+        text += f"input_price = {dollars}\noutput_price = {dollars}\nmax_tokens = 20\n"
         text += 'prompt = "plain"\n' + ('plan_format = "line"\n' if kind == "policies" else "")
     return text

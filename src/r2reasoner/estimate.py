@@ -66,7 +66,7 @@ class OutcomeModel:
         """Return each model's probability of getting the text right."""
         index = features(text)
         logits = self._weights[:, index].sum(axis=1) / np.sqrt(len(index))
-        p = 1 / (1 + np.exp(-logits))
+        p = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
         return dict(zip(self.models, np.clip(p, SMALLEST_P, 1 - SMALLEST_P).tolist(), strict=True))
 
     def save(self, path: Path) -> None:

@@ -53,7 +53,7 @@ def test_an_id_is_made_of_the_content_alone(query: str, gold: str) -> None:
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, says: str) -> None:
-    with pytest.raises(DataError, match="items.jsonl:2: ") as caught:
+    with pytest.raises(DataError, match=r"items\.jsonl:2: ") as caught:
         load(tmp_path, GOOD + line + "\n")
     assert says in str(caught.value)
 

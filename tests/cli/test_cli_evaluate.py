@@ -32,9 +32,9 @@ app.callback()(lambda: None)
 app()
 """
 ROW_FIELDS = (
-    "benchmark split strategy n accuracy ci95 workers_cost net_cost calls latency_s plan_failures"
-    " model_share"
-).split()
+    *("benchmark", "split", "strategy", "n", "accuracy", "ci95", "workers_cost", "net_cost"),
+    *("calls", "latency_s", "plan_failures", "model_share"),
+)
 cli = typer.Typer()
 register(cli)
 cli.callback()(lambda: None)
@@ -106,9 +106,7 @@ def test_json_is_the_result_file_and_the_only_thing_on_stdout(provider: MockProv
     assert len(provider.books) == calls
 
 
-def test_a_dry_run_calls_nothing_and_writes_nothing(
-    provider: MockProvider, tmp_path: Path
-) -> None:
+def test_a_dry_run_calls_nothing_and_writes_nothing(provider: MockProvider, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     said = run("-s", "single:large,r2", "--dry-run")
     assert "single:large: 6 calls, at most $0.0" in said.stdout
@@ -129,9 +127,22 @@ def test_a_cap_ends_the_command_and_says_how_to_go_on(provider: MockProvider) ->
 
 def test_nano_tasks_make_their_own_items(provider: MockProvider) -> None:
     provider.answer = lambda call: scan.interpret(call.last_user)
+    pool = Path("toy.toml")
+    pool.write_text(pool.read_text().replace("max_tokens = 20", "max_tokens = 60"))
     done = CliRunner().invoke(
         cli,
-        "evaluate scan --split addprim_jump --pool toy.toml -s single:large --limit 5".split(),
+        [
+            "evaluate",
+            "scan",
+            "--split",
+            "addprim_jump",
+            "--pool",
+            "toy.toml",
+            "-s",
+            "single:large",
+            "--limit",
+            "5",
+        ],
     )
     assert done.exit_code == 0, done.output
     (row,) = json.loads(Path("runs/scan-addprim_jump.json").read_text())["rows"]

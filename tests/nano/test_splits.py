@@ -6,12 +6,7 @@ import toy_pool
 from r2reasoner.benchmarks import ARITHMETIC, SCAN
 from r2reasoner.errors import ConfigError
 from r2reasoner.nano import arithmetic, scan
-from r2reasoner.nano.splits import (
-    check_split,
-    default_split,
-    is_trained_on,
-    test_items as make_items,
-)
+from r2reasoner.nano.splits import check_split, default_split, is_trained_on, make_items
 from r2reasoner.pool.cards import Pool
 
 ANY = toy_pool.pool("http://127.0.0.1:1/v1")

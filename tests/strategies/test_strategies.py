@@ -39,7 +39,7 @@ async def ask(name: str, context: StrategyContext, query: str = "red and green")
 
 
 def workers(trace: Trace) -> list[str | None]:
-    return [choice and choice.model for choice in trace.allocation.choices]
+    return [None if choice is None else choice.model for choice in trace.allocation.choices]
 
 
 async def test_single_is_one_call_to_one_model(context: StrategyContext) -> None:
@@ -129,7 +129,9 @@ async def test_cot_of_chat_models_is_the_strongest_model_throughout(
 
 async def test_every_strategy_works_in_a_pool_of_one(context: StrategyContext) -> None:
     pool = replace(context.pool, workers=context.pool.workers[-1:])
-    for name in expand_strategies("r2,single:*,cot,strongest,random,last-node".split(","), pool):
+    for name in expand_strategies(
+        ["r2", "single:*", "cot", "strongest", "random", "last-node"], pool
+    ):
         trace = await ask(name, replace(context, pool=pool), "green")
         assert trace.answer.text == "GREEN", name
 

@@ -83,7 +83,7 @@ def evaluate(
     from r2reasoner.benchmarks import open_benchmark
     from r2reasoner.config import load_settings, settings
     from r2reasoner.errors import R2Error
-    from r2reasoner.evaluate import Evaluation
+    from r2reasoner.evaluate import Evaluation, default_in_flight
     from r2reasoner.pool.load import find_pool, load_pool
     from r2reasoner.spending import SpendingLedger
     from r2reasoner.strategies import expand_strategies
@@ -103,6 +103,7 @@ def evaluate(
         seed=seed,
     )
     notes = _warnings(evaluation)
+    in_flight = concurrency or default_in_flight(loaded)
     if dry_run:
         _dry_run(evaluation, notes, as_json=as_json)
         return
@@ -111,7 +112,7 @@ def evaluate(
     with SpendingLedger.open(db) as ledger:
         ledger.cap = cap
         try:
-            rows = asyncio.run(_run(evaluation, ledger, rows_file, concurrency, again))
+            rows = asyncio.run(_run(evaluation, ledger, rows_file, in_flight, again))
         except KeyboardInterrupt:
             _say(f"stopped; finished items are in {rows_file}: the same command goes on from there")
             raise typer.Exit(INTERRUPTED) from None
@@ -119,7 +120,7 @@ def evaluate(
             if rows_file.exists():
                 _say(f"finished items are in {rows_file}: the same command goes on from there")
             raise
-    _report(evaluation, rows, result, notes, as_json=as_json)
+    _report(evaluation, rows, result, in_flight, notes, as_json=as_json)
 
 
 def _split(task: "Benchmark", split: str | None, pool: "Pool", file: Path | None) -> str:
@@ -137,9 +138,9 @@ def _items(
     task: "Benchmark", split: str, file: Path | None, limit: int | None, seed: int
 ) -> "tuple[Item, ...]":
     from r2reasoner.evaluate import limited
-    from r2reasoner.nano.splits import test_items
+    from r2reasoner.nano.splits import make_items
 
-    found = task.load(file) if file else test_items(task, split, seed, limit)
+    found = task.load(file) if file else make_items(task, split, seed, limit)
     return limited(found, limit, seed)
 
 
@@ -163,7 +164,7 @@ async def _run(
     evaluation: "Evaluation",
     ledger: "SpendingLedger",
     rows_file: Path,
-    in_flight: int | None,
+    in_flight: int,
     again: bool,
 ) -> "list[list[ItemRow]]":
     from r2reasoner.client import PoolClient
@@ -214,6 +215,7 @@ def _report(
     evaluation: "Evaluation",
     rows: "list[list[ItemRow]]",
     result: Path,
+    in_flight: int,
     notes: list[str],
     *,
     as_json: bool,
@@ -224,7 +226,12 @@ def _report(
     summary = summarise(rows, evaluation.seed)
     origin = provenance(evaluation.pool, evaluation.seed)
     document = {
-        "provenance": {**origin, "trade_off": evaluation.settings.trade_off, "notes": notes},
+        "provenance": {
+            **origin,
+            "trade_off": evaluation.settings.trade_off,
+            "in_flight": in_flight,
+            "notes": notes,
+        },
         "rows": summary.rows,
         "comparisons": summary.comparisons,
     }

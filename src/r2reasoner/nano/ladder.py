@@ -188,9 +188,11 @@ def _operation_kind(left: int, sign: str, right: int, count: int, rng: random.Ra
     pairs = range(len(lefts) * len(rights))
     items: list[Item] = []
     for number in rng.sample(pairs, min(len(pairs), SPARE_DRAWS * count)):
+        if len(items) == count:
+            break
         a, b = lefts[number // len(rights)], rights[number % len(rights)]
         in_range = 0 <= apply(a, b) <= arithmetic.LARGEST_VALUE
-        if len(items) < count and in_range and arithmetic.side((a, sign, b)) == "test":
+        if in_range and arithmetic.side((a, sign, b)) == "test":
             items.append(Item(f"{a} {sign} {b}", str(apply(a, b))))
     apart = NOBODY if (left, sign, right) == (2, "*", 2) else ONE_DIGIT if left + right == 2 else ""
     return Kind("arithmetic", f"{left}x{right} {sign}", tuple(items), apart=apart)
@@ -229,12 +231,12 @@ async def climb(
     measured = await _measure(pool.workers, client, wanted, say)
     rungs = tuple(_rung(kind, measured[i], pool) for i, kind in enumerate(wanted))
     best = {r.kind: r.best for r in rungs if r.family == "arithmetic"}
-    ceilings = _ceilings(best, seed) if knows_arithmetic else {}
+    ceilings = _ceilings(best, min(count, CEILING_ITEMS), seed) if knows_arithmetic else {}
     return Ladder(pool.name, split, seed, rungs, ceilings)
 
 
-def _ceilings(best: Mapping[str, float], seed: int) -> dict[int, float]:
-    drawn = {n: arithmetic.held_out_items([n], CEILING_ITEMS, seed) for n in CEILING_OPERANDS}
+def _ceilings(best: Mapping[str, float], count: int, seed: int) -> dict[int, float]:
+    drawn = {n: arithmetic.held_out_items([n], count, seed) for n in CEILING_OPERANDS}
     return {n: ceiling((str(i["expression"]) for i in d), best) for n, d in drawn.items()}
 
 

@@ -137,7 +137,11 @@ class NanoServer:
         }
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        ask = read_ask(await request.read())
+        try:
+            body = await request.read()
+        except ConnectionResetError:
+            raise Refusal(400, "the body broke off") from None
+        ask = read_ask(body)
         reply = await self._answer(ask)
         if not ask.stream:
             return web.json_response(reply.as_object())

@@ -40,7 +40,7 @@ def ship(
     shutil.copytree(run / "converted", folder)
     pool = trained_pool(preset, run, folder)
     calibrate(pool, weights, preset.calibration, folder / "outcomes.npz", seed)
-    (folder / "outcomes.jsonl").unlink()
+    shutil.move(folder / "outcomes.jsonl", run / "outcomes.jsonl")
     training = {
         path.parent.name if path.parent.parent.name == "workers" else "decomposer": json.loads(
             path.read_text()

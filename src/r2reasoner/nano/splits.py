@@ -50,7 +50,7 @@ def trained_splits(pool: Pool) -> frozenset[str]:
     return frozenset(getattr(pool, "splits", None) or ())
 
 
-def test_items(benchmark: Benchmark, split: str, seed: int, count: int | None) -> tuple[Item, ...]:
+def make_items(benchmark: Benchmark, split: str, seed: int, count: int | None) -> tuple[Item, ...]:
     """Return the test items of a split: SCAN's whole side, or `count` arithmetic ones by seed.
 
     Raises ConfigError for what cannot be made here.
