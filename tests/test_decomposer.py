@@ -78,8 +78,10 @@ async def desk(
         client = OpenAIClient(NoJitter())
         planner_card = card_at(provider.base_url, "planner", **({"max_tokens": 400} | card))
         decomposer = open_decomposer(planner_card, max_subtasks, max_bytes)
-        yield Desk(decomposer, client, Meter(ledger, "q", cap), ledger, provider, asked)
-        await client.close()
+        try:
+            yield Desk(decomposer, client, Meter(ledger, "q", cap), ledger, provider, asked)
+        finally:
+            await client.close()
 
 
 def refuses(*formats: str) -> Callable[[ChatCall], Fault | None]:

@@ -112,15 +112,12 @@ async def bench(
 
     async with MockProvider(answer=answer, faults=faults, latency_s=latency_s) as provider:
         client = OpenAIClient(NoJitter())
-        yield Bench(
-            provider,
-            pool_at(provider.base_url, **pool),
-            client,
-            Meter(ledger, "q", cap),
-            ledger,
-            asked,
-        )
-        await client.close()
+        meter = Meter(ledger, "q", cap)
+        try:
+            pool_here = pool_at(provider.base_url, **pool)
+            yield Bench(provider, pool_here, client, meter, ledger, asked)
+        finally:
+            await client.close()
 
 
 def together(books: Sequence[BookEntry]) -> bool:
@@ -197,7 +194,7 @@ class TestOrder:
     @settings(max_examples=15)
     @drawn(st.data())
     async def test_any_plan_is_run_in_an_order_that_it_allows(self, data: st.DataObject) -> None:
-        count = data.draw(st.integers(1, 7))
+        count = data.draw(st.integers(2, 7))
         needs = [
             data.draw(st.sets(st.integers(1, n - 1), max_size=3)) if n > 1 else set()
             for n in range(1, count + 1)

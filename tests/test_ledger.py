@@ -81,6 +81,7 @@ from ledger_samples import closing, entry, trace
 def python(script: str, *arguments: object, stdin: int | None = None) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT_HEAD + script, *map(str, arguments)],
+        start_new_session=True,
         stdin=stdin,
         stdout=subprocess.PIPE,
         text=True,
@@ -90,7 +91,11 @@ def python(script: str, *arguments: object, stdin: int | None = None) -> "subpro
 
 def output(script: str, *arguments: object) -> str:
     process = python(script, *arguments)
-    said, _ = process.communicate(timeout=120)
+    try:
+        said, _ = process.communicate(timeout=600)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with the children that it forked
+        raise
     assert process.returncode == 0, said
     return said
 
@@ -547,7 +552,7 @@ class TestCrashes:
 
     def test_after_an_abrupt_exit(self, path: Path) -> None:
         process = python(WORK_UNTIL_KILLED, path, 160)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=600)
         assert process.returncode == 7
         self.survivors(path, said)
 

@@ -23,6 +23,7 @@ from r2reasoner.errors import (
     UnknownWords,
 )
 from r2reasoner.estimate import OutcomeModel
+from r2reasoner.plan import in_context
 from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.types import Allocation, Choice, Message, Plan, Query, Role
 
@@ -109,9 +110,14 @@ class CalibratedAllocator:
         self, query: Query, plan: Plan, client: Client, meter: Meter, deadline: float | None
     ) -> Allocation:
         """Return the best model for each subtask's text; no model is called."""
-        return per_subtask(plan, self._choose, "calibrated", calibrated=True)
+        return per_subtask(
+            plan,
+            lambda number, text: self._choose(in_context(plan, number)),
+            "calibrated",
+            calibrated=True,
+        )
 
-    def _choose(self, number: int, text: str) -> Choice:
+    def _choose(self, text: str) -> Choice:
         p_right = self._outcomes.p_right(text)
         if math.isinf(self._mu):
             best = min(self._cost, key=lambda name: self._cost[name])

@@ -12,9 +12,10 @@ from typing import Final
 from r2reasoner.client.text import open_codec
 from r2reasoner.errors import R2Error
 from r2reasoner.pool.cards import Card, Pool
-from r2reasoner.types import Message, Pico, Role, Trace, Usage, to_dollars
+from r2reasoner.types import AnswerStatus, Message, Pico, Role, Trace, Usage, to_dollars
 
 BYTES_PER_TOKEN: Final = 4
+WHOLE: Final = (AnswerStatus.COMPLETE, AnswerStatus.CHEAP_FINISH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """A trace's bill. `strongest_alone` is an estimate, None where its price is unknown."""
+    """A trace's bill, in pico-dollars.
+
+    `strongest_alone` is an estimate; None where its price is unknown, or there is no whole answer
+    whose length it could go by.
+    """
 
     lines: tuple[Line, ...]
     total: Pico | None
@@ -54,7 +59,7 @@ def bill(trace: Trace, pool: Pool) -> Bill:
             lines.append(Line(role, len(calls), usage, trace.cost(role)))
     strongest = pool.strongest
     alone = None
-    if strongest.price is not None:
+    if strongest.price is not None and trace.answer.status in WHOLE:
         alone = strongest.price.cost(_one_call(strongest, trace))
     return Bill(tuple(lines), trace.cost(), strongest.name, alone)
 
@@ -81,5 +86,5 @@ def show_money(pico: Pico | None) -> str:
     if dollars == 0 or abs(dollars) >= Decimal("0.01"):
         return f"${dollars:,.4f}"
     millionths = dollars * 1_000_000
-    digits = 2 if abs(millionths) >= 1 else 4
+    digits = 2 if abs(millionths) >= 1 else 4 if abs(millionths) >= Decimal("0.001") else 6
     return f"{millionths:,.{digits}f} µ$"

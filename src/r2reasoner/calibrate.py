@@ -1,9 +1,11 @@
 """Measure a pool on items: which model gets which subtask right, for the calibrated allocator.
 
-Each item is planned once and run with one model everywhere, the strongest first, until an answer
-is right; that run's answers are the subtasks' reference. Then every model does every subtask on
-the reference's inputs, and is right where it says the same (on the last subtask: where the scorer
-says so). Items that no model gets right teach nothing and are counted.
+Each item is planned once. Where the plan is one call, every model is asked and the scorer judges.
+Else the plan is run with one model everywhere, the strongest first, until an answer is right; that
+run's answers are the subtasks' reference. Then every model does every subtask on the reference's
+inputs, and is right where it says the same (on the last subtask: where the scorer says so). Items
+that no model gets right that way teach nothing and are counted: what is left is a little easier
+than what was asked.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ from r2reasoner.errors import CallError, DataError, UnknownWords
 from r2reasoner.estimate import Outcome, OutcomeModel
 from r2reasoner.executor import Executor, subtask_messages
 from r2reasoner.ledger import new_id
+from r2reasoner.plan import in_context
 from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.types import Allocation, AnswerStatus, Choice, Plan, Query, Role
 
@@ -95,7 +98,9 @@ class Calibration:
     async def _measure(self, item: Item) -> None:
         query = Query(item.query, new_id())
         planned = await self._decomposer.decompose(query, self._client, self._meter, None)
-        reference = await self._reference(query, planned.plan, item.gold)
+        reference: dict[int, str] | None = {}
+        if not planned.plan.is_direct:
+            reference = await self._reference(query, planned.plan, item.gold)
         if reference is None:
             self.measured.unsolved += 1
             return
@@ -151,8 +156,7 @@ class Calibration:
             right = bool(self._grade(completion.text, gold))
         else:
             right = _same(completion.text, reference[number])
-        text = plan.subtasks[number - 1].text
-        return Outcome(text, card.name, right, completion.cost)
+        return Outcome(in_context(plan, number), card.name, right, completion.cost)
 
 
 def _same(answer: str, reference: str) -> bool:

@@ -23,6 +23,8 @@ BUCKETS: Final = 1 << 12
 L2: Final = 0.3
 STEPS: Final = 300
 SMALLEST_P: Final = 0.002
+MOST_PIECES: Final = 400
+LONGEST_WHOLE: Final = 24
 
 _PIECE: Final = re.compile(r"[A-Za-z_]+|\d|#\d+|\S")
 Floats = npt.NDArray[np.float64]
@@ -39,18 +41,42 @@ class Outcome:
 
 
 def features(text: str) -> npt.NDArray[np.int64]:
-    """Return the sorted numbers (0 to BUCKETS - 1) of a text's features."""
-    pieces = _PIECE.findall(text)[:400]
-    shape = ["9" if p.isdigit() else p.lower() for p in pieces]
+    """Return the sorted numbers (0 to BUCKETS - 1) of a text's features.
+
+    What stands in brackets behind a reference (see `plan.in_context`) is one feature, its shape.
+    """
+    pieces = _PIECE.findall(_without_context(text))[:MOST_PIECES]
+    shape = _shape(pieces)
     names = {f"w:{p}" for p in pieces}
     names |= {f"b:{a} {b}" for a, b in pairwise(pieces)}
     for n in (1, 2, 3, 4):
         names |= {f"s{n}:{' '.join(shape[i : i + n])}" for i in range(len(shape) - n + 1)}
-    if len(shape) <= 16:
-        names.add(f"all:{' '.join(shape)}")
+    for whole in (shape, _shape(_PIECE.findall(text)[:MOST_PIECES])):
+        if len(whole) <= LONGEST_WHOLE:
+            names.add(f"all:{' '.join(whole)}")
     names.add(f"len:{len(pieces).bit_length()}")
     names.add("bias")
     return np.unique([zlib.crc32(name.encode()) % BUCKETS for name in names])
+
+
+def _shape(pieces: Sequence[str]) -> list[str]:
+    """Return the pieces with every digit the same."""
+    return ["9" if p.isdigit() else p.lower() for p in pieces]
+
+
+def _without_context(text: str) -> str:
+    """Drop what stands in (nested) square brackets behind a reference."""
+    kept, depth = [], 0
+    for part in re.split(r"(# \[|\])", text):
+        if part == "# [":
+            if depth == 0:
+                kept.append("#")
+            depth += 1
+        elif part == "]" and depth:
+            depth -= 1
+        elif depth == 0:
+            kept.append(part)
+    return "".join(kept)
 
 
 class OutcomeModel:
@@ -127,8 +153,7 @@ class OutcomeModel:
         for i, model in enumerate(models):
             asked = [j for j, t in enumerate(texts) if model in tally[t]]
             right = np.array([np.mean(tally[texts[j]][model]) for j in asked])
-            weight = np.array([len(tally[texts[j]][model]) for j in asked], float)
-            weights[i] = _logistic(matrix.take(asked), right, weight)
+            weights[i] = _logistic(matrix.take(asked), right)
         mean = np.array([np.mean(costs[m]) if m in costs else np.nan for m in models])
         return cls(models, weights, mean, count)
 
@@ -158,13 +183,13 @@ def _sums(at: npt.NDArray[np.int64], values: Floats, size: int) -> Floats:
     return np.bincount(at, values, size).astype(np.float64, copy=False)
 
 
-def _logistic(rows: _Rows, right: Floats, weight: Floats) -> Floats:
-    """Fit by accelerated gradient descent (Nesterov), rows weighted, with an L2 penalty."""
+def _logistic(rows: _Rows, right: Floats) -> Floats:
+    """Fit by accelerated gradient descent (Nesterov), with an L2 penalty."""
     weights = look = np.zeros(BUCKETS)
-    step = 4.0 / (weight.sum() + 4 * L2)
+    step = 4.0 / (rows.count + 4 * L2)
     for t in range(STEPS):
         p = 1 / (1 + np.exp(-rows.dot(look)))
-        gradient = rows.transposed_dot(weight * (p - right)) + L2 * look
+        gradient = rows.transposed_dot(p - right) + L2 * look
         new = look - step * gradient
         look = new + t / (t + 3) * (new - weights)
         weights = new

@@ -23,6 +23,7 @@ from r2reasoner.types import REFERENCE, Plan, Subtask
 MAX_SUBTASKS: Final = 16
 MAX_BYTES: Final = 65_536
 MAX_ANSWER_REFERENCES: Final = 64
+MAX_CONTEXT: Final = 2000
 MAX_EXPANDED: Final = 1 << 20
 
 PLAN_SCHEMA: Final[dict[str, Any]] = {
@@ -209,6 +210,18 @@ def take_step(query: str, step: str, number: int) -> str:
     if span is None:
         raise PlanError(PlanFault.UNREADABLE, f"the step {_cut(step)} is no part of {_cut(query)}")
     return f"{query[: span.start()]}#{number}{query[span.end() :]}"
+
+
+def in_context(plan: Plan, number: int) -> str:
+    """Return a subtask's text, each reference followed by the text that it stands for.
+
+    `#1 + 58` becomes `# [ 27 + 64 ] + 58`: what is known of a subtask before anything has run.
+    """
+
+    def unfold(match: re.Match[str]) -> str:
+        return f"# [ {in_context(plan, int(match.group(1)))} ]"
+
+    return REFERENCE.sub(unfold, plan.subtasks[number - 1].text)[:MAX_CONTEXT]
 
 
 def read_json(text: str) -> Plan:

@@ -6,7 +6,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
@@ -76,7 +76,7 @@ class Router:
 
     async def run(
         self, query: str | Query, *, direct: bool = False
-    ) -> AsyncIterator[Event | Trace]:
+    ) -> AsyncGenerator[Event | Trace, None]:
         """Yield events as they happen, then the Trace. Leaving early cancels what is in flight."""
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         task = asyncio.create_task(self.trace(query, direct=direct, emit=queue.put_nowait))

@@ -1,45 +1,27 @@
 """The client against the fake provider on a real socket, with a real ledger."""
 
 import asyncio
-import gc
-import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
-from decimal import Decimal
-from random import Random
 from typing import Any
 
 import openai
 import pytest
 
+from calls import PRICE, TEXT, NoJitter, answer_of, ask, card_at, gather_stream, raw_server, until
 from r2reasoner.budget import Meter
 from r2reasoner.client.base import ChatRequest, Completion
 from r2reasoner.client.openai import OpenAIClient
 from r2reasoner.errors import (
-    BudgetExceeded,
     CallError,
     CallFault,
-    ConfigError,
     DeadlineExceeded,
-    LedgerError,
 )
 from r2reasoner.ledger import Ledger
 from r2reasoner.mock import BookEnd, ChatCall, Fault, MockProvider, closed_port, unreachable
-from r2reasoner.pool.cards import Card, Endpoint, Price
 from r2reasoner.types import CallOutcome, Message, Role, Usage
-
-TEXT = "walk left twice and then look right"
-PRICE = Price(Decimal("0.15"), Decimal("0.60"))
-KEY = "sk-canary-0123456789abcdef"
-
-
-class NoJitter(Random):
-    """Draws every back-off as 0, so that retries come at once."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return a
 
 
 @pytest.fixture
@@ -52,53 +34,6 @@ async def client() -> AsyncIterator[OpenAIClient]:
 @pytest.fixture
 def meter(ledger: Ledger) -> Meter:
     return Meter(ledger, "query")
-
-
-def card_at(base_url: str, *, card: dict[str, Any] | None = None, **endpoint: Any) -> Card:
-    reached = Endpoint(name="mock", kind="openai", base_url=base_url, **endpoint)
-    return Card(name="small", endpoint=reached, model="mock-small", price=PRICE, **(card or {}))
-
-
-def ask(text: str = TEXT, **settings: Any) -> ChatRequest:
-    settings = {"max_tokens": 50, "role": Role.WORKER, **settings}
-    return ChatRequest(messages=(Message("user", text),), **settings)
-
-
-async def gather_stream(
-    client: OpenAIClient,
-    card: Card,
-    request: ChatRequest,
-    meter: Meter,
-    deadline: float | None = None,
-) -> tuple[list[str], Completion]:
-    pieces: list[str] = []
-    async for piece in client.stream(card, request, meter, deadline):
-        if isinstance(piece, Completion):
-            completion = piece
-        else:
-            pieces.append(piece)
-    return pieces, completion
-
-
-async def answer_of(
-    client: OpenAIClient,
-    card: Card,
-    request: ChatRequest,
-    meter: Meter,
-    deadline: float | None = None,
-    *,
-    stream: bool,
-) -> Completion:
-    if not stream:
-        return await client.complete(card, request, meter, deadline)
-    _, completion = await gather_stream(client, card, request, meter, deadline)
-    return completion
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 class TestAnswers:
@@ -478,246 +413,3 @@ class TestCancelling:
             assert (await client.complete(card, ask(), meter)).text == TEXT
         await ledger.flush()
         assert len(ledger.entries()) == len(provider.books) == 2
-
-
-class TestMoney:
-    async def test_what_does_not_fit_is_not_dispatched(
-        self, client: OpenAIClient, ledger: Ledger
-    ) -> None:
-        meter = Meter(ledger, "query", cap=10)
-        async with MockProvider() as provider:
-            with pytest.raises(BudgetExceeded):
-                await client.complete(card_at(provider.base_url), ask(), meter)
-        assert (provider.books, meter.calls) == ([], [])
-
-    async def test_what_cannot_be_recorded_is_not_dispatched(
-        self, client: OpenAIClient, ledger: Ledger, meter: Meter
-    ) -> None:
-        await ledger.close()
-        async with MockProvider() as provider:
-            card = card_at(provider.base_url, concurrency=1)
-            for _ in range(2):  # the slot was given back
-                with pytest.raises(LedgerError):
-                    await client.complete(card, ask(), meter)
-        assert provider.books == []
-
-    async def test_an_unknown_price_is_an_unknown_cost(
-        self, client: OpenAIClient, meter: Meter
-    ) -> None:
-        async with MockProvider() as provider:
-            card = replace(card_at(provider.base_url), price=None)
-            got = await client.complete(card, ask(), meter)
-        assert got.cost is None
-        assert got.usage == Usage(11, 7)
-
-    @pytest.mark.parametrize("stream", [False, True])
-    @pytest.mark.parametrize("fault", [Fault.MISSING_USAGE, Fault.NEGATIVE_USAGE])
-    async def test_usage_that_is_missing_or_not_believed(
-        self, client: OpenAIClient, meter: Meter, fault: Fault, stream: bool
-    ) -> None:
-        async with MockProvider(faults=[fault]) as provider:
-            card = card_at(provider.base_url)
-            got = await answer_of(client, card, ask(), meter, stream=stream)
-        (call,) = meter.calls
-        assert got.text == TEXT
-        assert got.cost == call.cost == call.bound
-        assert call.outcome is CallOutcome.OK
-        assert call.note == "usage missing: bound charged"
-        doubted = call.error is not None and "usage not believed" in call.error
-        assert doubted == (fault is Fault.NEGATIVE_USAGE)
-
-    async def test_more_than_the_bound_is_charged_as_reported(
-        self, client: OpenAIClient, meter: Meter
-    ) -> None:
-        async with MockProvider(faults=[Fault.TOO_LONG]) as provider:
-            got = await client.complete(card_at(provider.base_url), ask(), meter)
-        assert got.usage == provider.books[0].usage
-        assert got.usage.output_tokens == 100
-        assert got.cost == PRICE.cost(got.usage)
-
-    async def test_usage_of_an_unusable_answer_is_exact(
-        self, client: OpenAIClient, meter: Meter
-    ) -> None:
-        async with MockProvider(faults=[Fault.TOOL_CALL]) as provider:
-            with pytest.raises(CallError, match="tool call"):
-                await client.complete(card_at(provider.base_url), ask(), meter)
-        assert meter.spent == PRICE.cost(provider.books[0].usage)
-
-
-class TestKeys:
-    async def test_the_key_is_sent(
-        self, client: OpenAIClient, meter: Meter, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("R2_TEST_KEY", KEY)
-        async with MockProvider(key=KEY) as provider:
-            card = card_at(provider.base_url, key_env="R2_TEST_KEY")
-            assert (await client.complete(card, ask(), meter)).text == TEXT
-            monkeypatch.setenv("R2_TEST_KEY", "sk-other-key")  # read anew at every call
-            with pytest.raises(CallError) as raised:
-                await client.complete(card, ask(), meter)
-        assert raised.value.fault is CallFault.AUTH
-
-    async def test_a_missing_key_is_named_before_anything_is_dispatched(
-        self, client: OpenAIClient, meter: Meter
-    ) -> None:
-        async with MockProvider() as provider:
-            card = card_at(provider.base_url, key_env="R2_TEST_KEY_MISSING")
-            with pytest.raises(ConfigError, match="R2_TEST_KEY_MISSING"):
-                await client.complete(card, ask(), meter)
-        assert (provider.books, meter.calls) == ([], [])
-
-    @pytest.mark.parametrize(
-        "head",
-        [
-            "HTTP/1.1 401 Unauthorized\r\nContent-Length: {length}\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nBroken header\r\n\r\n",
-            "SMTP {body}\r\n\r\n",
-        ],
-    )
-    @pytest.mark.parametrize("stream", [False, True])
-    @pytest.mark.parametrize(
-        "template",
-        ["{key}", '{{"error": {{"message": "not this one: {key}"}}}}', "x" * 190 + "{key}"],
-    )
-    async def test_no_error_shows_it(
-        self,
-        client: OpenAIClient,
-        ledger: Ledger,
-        meter: Meter,
-        monkeypatch: pytest.MonkeyPatch,
-        head: str,
-        stream: bool,
-        template: str,
-    ) -> None:
-        monkeypatch.setenv("R2_TEST_KEY", KEY)
-        body = template.format(key=KEY)
-        raw = head.format(length=len(body), body=body) + body
-        async with raw_server(raw.encode()) as base_url:
-            card = card_at(base_url, key_env="R2_TEST_KEY")
-            with pytest.raises(CallError) as raised:
-                await answer_of(client, card, ask(), meter, stream=stream)
-        await ledger.flush()
-        shown = [str(entry) for entry in ledger.entries()] + [repr(call) for call in meter.calls]
-        error: BaseException | None = raised.value
-        while error is not None:
-            shown += [str(error), repr(error), repr(vars(error))]
-            error = error.__cause__ or error.__context__
-        for text in shown:
-            assert KEY not in text
-            assert KEY[:12] not in text
-
-
-class TestOddServers:
-    @pytest.mark.parametrize(
-        ("raw", "fault"),
-        [
-            (b"", CallFault.CUT),
-            (b"not http at all\r\n\r\n", CallFault.MALFORMED),
-            (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", CallFault.MALFORMED),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}", CallFault.CUT),
-            (
-                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
-                CallFault.MALFORMED,
-            ),
-            (
-                b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
-                CallFault.CUT,
-            ),
-            (b"HTTP/1.1 204 No Content\r\n\r\n", CallFault.MALFORMED),
-            (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{}", CallFault.MALFORMED),
-        ],
-    )
-    @pytest.mark.parametrize("stream", [False, True])
-    async def test_are_typed_errors_charged_at_the_bound(
-        self, client: OpenAIClient, meter: Meter, raw: bytes, fault: CallFault, stream: bool
-    ) -> None:
-        async with raw_server(raw) as base_url:
-            with pytest.raises(CallError) as raised:
-                await answer_of(client, card_at(base_url), ask(), meter, stream=stream)
-        assert raised.value.fault is fault
-        assert raised.value.may_be_billed
-        (call,) = meter.calls
-        assert (call.outcome, call.cost) == (CallOutcome.UNKNOWN, call.bound)
-
-    async def test_an_endless_body_is_broken_off(self, client: OpenAIClient, meter: Meter) -> None:
-        head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
-        async with raw_server(head, endless=b"x" * (1 << 20)) as base_url:
-            with pytest.raises(CallError, match="more than"):
-                await client.complete(card_at(base_url), ask(), meter)
-        event = b"data: " + json.dumps({"choices": [], "padding": "x" * 500_000}).encode() + b"\n\n"
-        async with raw_server(head, endless=event) as base_url:
-            with pytest.raises(CallError, match="more than"):
-                await gather_stream(client, card_at(base_url), ask(), meter)
-
-    async def test_an_error_whose_body_never_comes_is_still_that_error(
-        self, client: OpenAIClient, meter: Meter
-    ) -> None:
-        raw = b"HTTP/1.1 422 No\r\nContent-Length: 50\r\n\r\nbecause"
-        async with raw_server(raw, hold=True) as base_url:
-            with pytest.raises(CallError, match="422: because") as raised:
-                await client.complete(card_at(base_url, read_timeout_s=1), ask(), meter)
-        assert raised.value.fault is CallFault.BAD_REQUEST
-
-    async def test_a_provider_s_words_are_one_short_line(
-        self, client: OpenAIClient, meter: Meter
-    ) -> None:
-        body = ("\x1b[31mred\r\n" * 100).encode()
-        raw = b"HTTP/1.1 400 No\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-        async with raw_server(raw) as base_url:
-            with pytest.raises(CallError) as raised:
-                await client.complete(card_at(base_url), ask(), meter)
-        assert len(str(raised.value)) < 240
-        assert str(raised.value).isprintable()
-
-    async def test_a_stall_after_the_terminal_marker_does_not_matter(
-        self, client: OpenAIClient, meter: Meter
-    ) -> None:
-        chunk = {"choices": [{"delta": {"content": "hello"}, "finish_reason": "stop"}]}
-        raw = (
-            b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
-            b"data: " + json.dumps(chunk).encode() + b"\n\ndata: [DONE]\n\n"
-        )
-        async with raw_server(raw, hold=True) as base_url:
-            _, got = await gather_stream(client, card_at(base_url), ask(), meter)
-        assert got.text == "hello"
-
-
-@asynccontextmanager
-async def raw_server(
-    raw: bytes, *, at_once: bool = False, hold: bool = False, endless: bytes = b""
-) -> AsyncIterator[str]:
-    """Answer a request (or a connection) with these bytes; then close, wait, or go on for ever."""
-    handlers: set[asyncio.Task[Any]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        handlers.add(task)
-        try:
-            if not at_once:
-                head = (await reader.readuntil(b"\r\n\r\n")).lower()
-                length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
-                await reader.readexactly(int(length))
-            writer.write(raw)
-            while endless:
-                writer.write(endless)
-                await writer.drain()
-            if hold:
-                await reader.read()
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    finally:
-        server.close()
-        for handler in handlers:
-            handler.cancel()
-        await asyncio.gather(*handlers, return_exceptions=True)
-        await server.wait_closed()
-        gc.collect()

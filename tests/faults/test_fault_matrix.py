@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import pytest
 
+from calls import NoJitter
 from r2reasoner.budget import Meter
 from r2reasoner.client.base import ChatRequest, Completion
 from r2reasoner.client.openai import OpenAIClient
@@ -167,11 +168,6 @@ def check_books(provider: MockProvider, entries: list[Entry]) -> None:
 
 def test_every_fault_is_expected_to_end_somehow() -> None:
     assert set(EXPECTED) == set(Fault)
-
-
-class NoJitter(Random):
-    def uniform(self, a: float, b: float) -> float:
-        return a
 
 
 @pytest.mark.parametrize("stream", [False, True])

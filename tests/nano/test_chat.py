@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r2reasoner.client.wire import StreamReader, read_answer
@@ -124,6 +124,7 @@ def test_what_is_no_request_is_refused(raw: bytes) -> None:
     assert refused.value.status == 400
 
 
+@settings(max_examples=50)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.just(USER),

@@ -3,7 +3,7 @@
 from itertools import islice
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r2reasoner.client.text import split_words
@@ -99,15 +99,25 @@ def test_a_mix_keeps_to_its_commands_and_operands() -> None:
 
 def test_a_whole_plan_keeps_its_references() -> None:
     line = ("walk left twice", "walk left ; = #1 #1")
-    assert list(policy_rows([line], 3, seed=0)) == [Row(*line)] * 3
+    assert list(policy_rows([line], 3, seed=0)) == [Row(*line)] * 4
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 1000))
-def test_steps_are_renumbered_the_same_in_question_and_answer(seed: int) -> None:
-    made = list(policy_rows([("#1 * ( #2 + 7 )", "( #2 + 7 ) ...")], 4, seed))
+def test_steps_get_other_references_the_same_in_question_and_answer(seed: int) -> None:
+    line = ("#1 * ( #2 + 7 )", "( #2 + 7 ) ...")
+    first, *made = policy_rows([line], 4, seed)
+    assert first == Row(*line)
     assert len(made) == 4
     for asked, written in made:
-        first, second = asked.split(" * ( ")[0], asked.split("( ")[1].split(" +")[0]
-        assert asked == f"{first} * ( {second} + 7 )"
-        assert written == f"( {second} + 7 ) ..."
-        assert 1 <= int(first[1:]) < int(second[1:]) <= MOST_SUBTASKS
+        words = asked.split()
+        left, inner = words[0], words[3:6]
+        assert written == f"( {' '.join(inner)} ) ..."
+        assert left != inner[0]
+        references = [w for w in (left, inner[0], inner[2]) if w.startswith("#")]
+        assert {left, inner[0]} <= set(references)
+        assert all(1 <= int(r[1:]) <= MOST_SUBTASKS for r in references)
+        assert len(set(references)) == len(references)
+    numbers = {row.question.split()[5] for row in policy_rows([line], 40, seed)}
+    assert "7" in numbers
+    assert any(number.startswith("#") for number in numbers)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from r2reasoner.types import Pico
 
 FEW_ITEMS: Final = 30
+INTERRUPTED: Final = 130
 
 
 def register(app: typer.Typer) -> None:
@@ -74,11 +75,13 @@ def calibrate(
             asyncio.run(run.measure())
         except CapReached as reached:
             ended = reached
-        except (R2Error, KeyboardInterrupt):
+        except (R2Error, KeyboardInterrupt) as error:
             if run.measured.outcomes:
                 write_outcomes(run.measured, file)
                 _say(f"what was measured until then is in {file}")
-            raise
+            if isinstance(error, R2Error):
+                raise
+            raise typer.Exit(INTERRUPTED) from None
         if ended is not None and not run.measured.outcomes:
             raise ended
         model = write_outcomes(run.measured, file)

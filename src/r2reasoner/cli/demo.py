@@ -69,12 +69,12 @@ def _evaluation(pool: "Pool", name: str, split: str, count: int, seed: int) -> "
     from r2reasoner.benchmarks import open_benchmark
     from r2reasoner.config import load_settings
     from r2reasoner.evaluate import Evaluation, limited
-    from r2reasoner.nano.splits import test_items
+    from r2reasoner.nano.splits import make_items
     from r2reasoner.pool.load import find_pool
     from r2reasoner.strategies import expand_strategies
 
     task = open_benchmark(name)
-    found: tuple[Item, ...] = limited(test_items(task, split, seed, count), count, seed)
+    found: tuple[Item, ...] = limited(make_items(task, split, seed, count), count, seed)
     return Evaluation(
         benchmark=task,
         split=split,

@@ -49,16 +49,17 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a weight set and write its pool file; a run that was stopped goes on."""
-    _need_training_packages()
     from r2reasoner.benchmarks import SCAN
     from r2reasoner.nano.items import weight_set
-    from r2reasoner.nano.ship import ship
-    from r2reasoner.nano.train import preset_for, train
 
     if train_items is not None and weights != "simple":
         raise ConfigError(f"--train-items: the split {weights} has training commands of its own")
     commands = None if train_items is None else [i.query for i in SCAN.load(train_items)]
     chosen = weight_set(weights, commands)
+    _need_training_packages()
+    from r2reasoner.nano.ship import ship
+    from r2reasoner.nano.train import preset_for, train
+
     run = out or Path("runs") / f"nano-{weights}"
     amount = preset_for(preset, chosen)
     train(chosen, amount, run, seed, say=_say)

@@ -158,11 +158,14 @@ def print_bill(trace: Trace, bill: Bill, console: Console) -> None:
         )
     table.add_row("total", "", "", "", show_money(bill.total), style="bold")
     console.print(table)
-    alone = f"{bill.strongest} alone: about {show_money(bill.strongest_alone)}"
+    facts = [f"{trace.wall_s * 1000:.0f} ms"]
     if bill.saved is not None:
         word = "less" if bill.saved >= 0 else "more"
-        alone += f", so {abs(bill.saved):.0%} {word} with the router billed"
-    console.print(f"[dim]{escape(alone)} · {trace.wall_s * 1000:.0f} ms[/]")
+        facts[:0] = [
+            f"{bill.strongest} alone: about {show_money(bill.strongest_alone)},"
+            f" so {abs(bill.saved):.0%} {word} with the router billed"
+        ]
+    console.print(f"[dim]{escape(' · '.join(facts))}[/]")
 
 
 def _cut(text: str, most: int) -> str:

@@ -65,7 +65,7 @@ FULL: Final = Preset(
     shifted_rows=400_000,
     search_scan=5000,
     search_arithmetic=25_000,
-    calibration=1500,
+    calibration=4000,
 )
 SCAN_ONLY: Final = Preset(
     workers=dict(zip(SHAPES, (1200, 1200, 1500, 1500, 1500, 1500, 1500, 1500, 1200), strict=True)),
