@@ -1,4 +1,4 @@
-"""Print the README's tables as Markdown from result files: recipes/tables.py docs/results/*.json."""
+"""Print result files as Markdown tables: recipes/tables.py docs/results/*.json."""
 
 import json
 import sys

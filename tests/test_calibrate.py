@@ -30,8 +30,10 @@ ITEM = Item("double 4, add 1", "9")
 
 
 def worker(call: ChatCall) -> str:
+    """Say what is right if the model can do the step and was given the right answers before."""
     step = step_of(call)
-    return TRUTH[step] if step in CAN[call.model] else "no idea"
+    misled = "#1" in step and "#1: 8" not in call.last_user
+    return TRUTH[step] if step in CAN[call.model] and not misled else "no idea"
 
 
 def same(answer: str, gold: str) -> bool | None:
@@ -81,7 +83,9 @@ async def test_every_model_does_every_subtask_on_the_reference_of_a_right_run(
     assert (measured.items, measured.unsolved, measured.ungraded) == (2, 0, 0)
     assert heard == [1, 2]
     assert table(measured) == {
-        (text, model): text in able for model, able in CAN.items() for text in TRUTH
+        (text, model): step in able
+        for model, able in CAN.items()
+        for step, text in zip(TRUTH, ("double 4", "add 1 to # [ double 4 ]"), strict=True)
     }
     assert all(o.cost is not None and o.cost > 0 for o in measured.outcomes)
     # on the reference's inputs: large cannot double, and is still asked to add 1 to 8
@@ -179,10 +183,7 @@ class TestWriting:
         async with calibrating(ledger) as calibration:
             measured = await calibration.run([ITEM])
         model = write_outcomes(measured, tmp_path / "mine.npz")
-        assert sorted(f.name for f in tmp_path.iterdir() if "ledger" not in f.name) == [
-            "mine.jsonl",
-            "mine.npz",
-        ]
+        assert {f.name for f in tmp_path.glob("mine*")} == {"mine.jsonl", "mine.npz"}  # noqa: ASYNC240
         lines = [json.loads(line) for line in (tmp_path / "mine.jsonl").read_text().splitlines()]
         assert len(lines) == 6
         assert set(lines[0]) == {"text", "model", "right", "cost"}

@@ -793,6 +793,11 @@ def test_any_trace_is_read_back_whole(memory: Ledger, saved: Trace) -> None:
     assert memory.trace(saved.id) == saved
 
 
+def test_importing_the_ledger_is_cheap() -> None:
+    heavy = "print({'sqlalchemy', 'pydantic'} & set(sys.modules))"
+    assert output(heavy) == "set()\n"
+
+
 def test_where_the_ledger_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("R2REASONER_HOME", str(tmp_path / "home"))
     assert default_path() == tmp_path / "home" / "r2reasoner.db"

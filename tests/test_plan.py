@@ -13,11 +13,13 @@ from r2reasoner.errors import PlanError, PlanFault
 from r2reasoner.plan import (
     MAX_ANSWER_REFERENCES,
     MAX_BYTES,
+    MAX_CONTEXT,
     MAX_EXPANDED,
     MAX_SUBTASKS,
     PLAN_SCHEMA,
     direct,
     expand,
+    in_context,
     read_graph,
     read_json,
     read_line,
@@ -334,6 +336,19 @@ class TestTakeStep:
             return
         before, _, after = rest.partition("#7")
         assert f"{before}{step}{after}" == query or "#7" in query
+
+
+class TestInContext:
+    def test_references_are_followed_by_what_they_stand_for(self) -> None:
+        chain = plan("27 + 64", "#1 + 58", "#2 * #1")
+        assert in_context(chain, 1) == "27 + 64"
+        assert in_context(chain, 2) == "# [ 27 + 64 ] + 58"
+        assert in_context(chain, 3) == "# [ # [ 27 + 64 ] + 58 ] * # [ 27 + 64 ]"
+
+    def test_references_to_references_cannot_explode(self) -> None:
+        wide = [f"x {' '.join([f'#{n}'] * 300)}" for n in range(1, MAX_SUBTASKS)]
+        with no_hang():
+            assert len(in_context(plan("a", *wide), MAX_SUBTASKS)) <= MAX_CONTEXT
 
 
 class TestExpand:

@@ -216,12 +216,16 @@ def in_context(plan: Plan, number: int) -> str:
     """Return a subtask's text, each reference followed by the text that it stands for.
 
     `#1 + 58` becomes `# [ 27 + 64 ] + 58`: what is known of a subtask before anything has run.
+    What is longer than MAX_CONTEXT characters is cut at every level, so that it cannot explode.
     """
+    known: dict[int, str] = {}
 
     def unfold(match: re.Match[str]) -> str:
-        return f"# [ {in_context(plan, int(match.group(1)))} ]"
+        return f"# [ {known[int(match.group(1))]} ]"
 
-    return REFERENCE.sub(unfold, plan.subtasks[number - 1].text)[:MAX_CONTEXT]
+    for n, subtask in enumerate(plan.subtasks[:number], 1):
+        known[n] = REFERENCE.sub(unfold, subtask.text[:MAX_CONTEXT])[:MAX_CONTEXT]
+    return known[number]
 
 
 def read_json(text: str) -> Plan:

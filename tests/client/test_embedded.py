@@ -213,7 +213,7 @@ class TestRefusals:
         self, client: EmbeddedClient, card: Card, meter: Meter, ledger: Ledger
     ) -> None:
         slow = replace(card, model="endless", context=100_000)
-        task = asyncio.create_task(client.complete(slow, ask(max_tokens=20_000), meter))
+        task = asyncio.create_task(client.complete(slow, ask(max_tokens=50_000), meter))
         while not meter.reserved:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.02)
@@ -224,6 +224,16 @@ class TestRefusals:
         (entry,) = ledger.entries()
         assert entry.outcome in (CallOutcome.UNKNOWN, CallOutcome.FAILED)
         assert meter.reserved == 0
+
+    async def test_nobody_waits_for_what_nobody_wants_any_more(
+        self, client: EmbeddedClient, card: Card, meter: Meter
+    ) -> None:
+        endless = replace(card, model="endless", context=10**9)
+        with pytest.raises(DeadlineExceeded):
+            # years of tokens: closing would never return if it were not stopped between two
+            await client.complete(endless, ask(max_tokens=10**8), meter, time.monotonic() + 0.1)
+        async with asyncio.timeout(30):
+            await asyncio.to_thread(client.model(endless).close)
 
 
 class TestClosing:

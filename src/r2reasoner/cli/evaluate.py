@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -90,6 +91,7 @@ def evaluate(
 
     task = open_benchmark(benchmark, scorer)
     file = items or (Path(benchmark) if benchmark.endswith(".jsonl") else None)
+    pool = pool or _pool_for(task, split)
     loaded = load_pool(pool)
     name = _split(task, split, loaded, file)
     cap = settings(max_cost=max_cost).cap
@@ -121,6 +123,15 @@ def evaluate(
                 _say(f"finished items are in {rows_file}: the same command goes on from there")
             raise
     _report(evaluation, rows, result, in_flight, notes, as_json=as_json)
+
+
+def _pool_for(task: "Benchmark", split: str | None) -> str | None:
+    """Return the shipped pool whose weights are for a SCAN split, where no pool is named."""
+    from r2reasoner.benchmarks import SCAN
+    from r2reasoner.pool.load import POOL_ENV, shipped
+
+    name = f"nano-{split}"
+    return name if task is SCAN and name in shipped() and not os.environ.get(POOL_ENV) else None
 
 
 def _split(task: "Benchmark", split: str | None, pool: "Pool", file: Path | None) -> str:

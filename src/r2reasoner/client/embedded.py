@@ -22,6 +22,8 @@ from r2reasoner.pool.cards import Card
 from r2reasoner.types import CallOutcome, Usage
 
 MICRO_BATCH: Final = 128
+SHORT_TOKENS: Final = 128
+SMALL_BYTES: Final = 16 << 20
 CHECKED_FILES: Final = ("model.bin", "vocabulary.json", "config.json")
 
 
@@ -54,6 +56,7 @@ class EmbeddedModel:
             )
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"{folder}: CTranslate2 cannot load this model: {error}") from error
+        self._small = (folder / "model.bin").stat().st_size <= SMALL_BYTES
         self._lock = threading.Lock()
         self._closed = False
         self._wishes: SimpleQueue[_Wish | None] = SimpleQueue()
@@ -93,6 +96,12 @@ class EmbeddedModel:
                 return
 
     def _run(self, wishes: list[_Wish], max_tokens: int, rank: int) -> None:
+        def is_abandoned(step: Any) -> bool:
+            done: bool = wishes[step.batch_id].reply.done()
+            return done
+
+        # Called for every token: too dear where the whole answer takes milliseconds.
+        quick = self._small and max_tokens <= SHORT_TOKENS
         try:
             results = self._generator.generate_batch(
                 [w.prompt for w in wishes],
@@ -101,6 +110,7 @@ class EmbeddedModel:
                 num_hypotheses=rank + 1,
                 end_token=self.codec.end_token,
                 include_prompt_in_result=False,
+                callback=None if quick or rank else is_abandoned,
             )
             answers = [r.sequences[min(rank, len(r.sequences) - 1)] for r in results]
         except Exception as error:  # whatever it is, nobody may wait for ever

@@ -60,7 +60,7 @@ SHAPES: Final = tuple(
 FULL: Final = Preset(
     workers=dict(zip(SHAPES, (2000, 2000, 3000, 4000, 4000, 5000, 5000, 3500, 3200), strict=True)),
     searcher=(Shape(64, 2), 2500),
-    decomposer=(Shape(48, 2), 4000),
+    decomposer=(Shape(32, 2), 6000),
     rows=1_100_000,
     shifted_rows=400_000,
     search_scan=5000,
