@@ -105,12 +105,23 @@ class Calibration:
             self.measured.unsolved += 1
             return
         for number, subtask in enumerate(planned.plan.subtasks, 1):
-            if subtask.is_join:
-                continue
-            for card in self._pool.workers:
-                outcome = await self._ask(query, planned.plan, number, reference, item.gold, card)
-                if outcome is not None:
-                    self.measured.outcomes.append(outcome)
+            if not subtask.is_join:
+                await self._ask_all(query, planned.plan, number, reference, item.gold)
+
+    async def _ask_all(
+        self, query: Query, plan: Plan, number: int, reference: dict[int, str], gold: str
+    ) -> None:
+        """Ask every model for one subtask. Raises UnknownWords where all of them lack words."""
+        lacking: list[UnknownWords] = []
+        for card in self._pool.workers:
+            try:
+                outcome = await self._ask(query, plan, number, reference, gold, card)
+            except UnknownWords as error:
+                lacking.append(error)
+            else:
+                self.measured.outcomes += [outcome] if outcome else []
+        if len(lacking) == len(self._pool.workers):
+            raise lacking[0]
 
     async def _reference(self, query: Query, plan: Plan, gold: str) -> dict[int, str] | None:
         """Return the subtasks' answers of the strongest model whose whole run is right."""
@@ -141,7 +152,7 @@ class Calibration:
         gold: str,
         card: Card,
     ) -> Outcome | None:
-        """Ask one model for one subtask; None where it could not be asked."""
+        """Ask one model for one subtask; None where the call failed."""
         request = ChatRequest(
             messages=subtask_messages(query, plan, number, reference, card),
             max_tokens=card.max_tokens,
@@ -150,7 +161,7 @@ class Calibration:
         )
         try:
             completion = await self._client.complete(card, request, self._meter)
-        except (CallError, UnknownWords):
+        except CallError:
             return None
         if plan.answer == f"#{number}":
             right = bool(self._grade(completion.text, gold))

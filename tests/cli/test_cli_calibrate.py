@@ -49,11 +49,15 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def provider(tmp_path: Path) -> Iterator[MockProvider]:
-    lines = [json.dumps({"query": i.query, "answer": i.gold}) for i in toy_pool.items(ITEMS)]
-    (tmp_path / "mine.jsonl").write_text("\n".join(lines) + "\n")
+    write_items(ITEMS)
     with pools.serving(provider := MockProvider(answer=toy_pool.answer)) as url:
         (tmp_path / "toy.toml").write_text(toy_pool.pool_file(url))
         yield provider
+
+
+def write_items(count: int) -> None:
+    lines = [json.dumps({"query": i.query, "answer": i.gold}) for i in toy_pool.items(count)]
+    Path("mine.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def arguments(*more: str) -> list[str]:
@@ -120,16 +124,16 @@ def test_a_pool_that_names_the_file_needs_nothing_more(provider: MockProvider) -
 
 
 def test_a_cap_ends_it_and_keeps_what_is_paid_for(provider: MockProvider) -> None:
+    write_items(30)
     whole = document(run("--json", "--out", "whole.npz"))["cost_pico"]
-    cap = whole // 2
-    done = document(run("--json", "--out", "half.npz", "--max-cost", f"{cap / 10**12:.12f}"))
+    cap = whole * 2 // 3
+    dollars = f"{cap / 10**12:.12f}"
+    done = document(run("--json", "--out", "part.npz", "--max-cost", dollars))
     assert "the cap of" in done["stopped"]
-    assert done["measured"] < ITEMS
-    assert 0 < done["outcomes"]
+    assert done["measured"] < 30
     assert cap // 2 < done["cost_pico"] <= cap
-    assert OutcomeModel.load(Path("half.npz")).models
-    said = run("--out", "again.npz", "--max-cost", f"{cap / 10**12:.12f}").stdout
-    assert "stopped: the cap of" in said
+    assert OutcomeModel.load(Path("part.npz")).outcomes == done["outcomes"] > 0
+    assert "stopped: the cap of" in run("--out", "again.npz", "--max-cost", dollars).stdout
 
 
 def test_a_cap_below_the_first_call_writes_nothing(provider: MockProvider) -> None:
@@ -200,7 +204,7 @@ def test_ctrl_c_keeps_what_was_measured(provider: MockProvider) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "what was measured until then is in toy-outcomes.npz" in said
+    assert "what was measured until then is in" in said
     assert "Traceback" not in said
     assert OutcomeModel.load(Path("toy-outcomes.npz")).models
     with Ledger.open() as ledger:

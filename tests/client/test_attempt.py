@@ -1,5 +1,6 @@
 """What an attempt costs, and what its errors say, whatever the provider does."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -51,9 +52,10 @@ class TestMoney:
         await ledger.close()
         async with MockProvider() as provider:
             card = card_at(provider.base_url, concurrency=1)
-            for _ in range(2):  # the slot was given back
-                with pytest.raises(LedgerError):
-                    await client.complete(card, ask(), meter)
+            async with asyncio.timeout(60):
+                for _ in range(2):  # the slot was given back
+                    with pytest.raises(LedgerError):
+                        await client.complete(card, ask(), meter)
         assert provider.books == []
 
     async def test_an_unknown_price_is_an_unknown_cost(
