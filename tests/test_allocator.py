@@ -138,7 +138,7 @@ class TestCalibrated:
         self, pool: Pool, ledger: Ledger
     ) -> None:
         plan = plan_of("17 + 22", "17 * 22", "39 - 22", "#1 #2")
-        allocation = await without_calls(open_allocator(pool, 0.3), plan, ledger)
+        allocation = await without_calls(open_allocator(pool, 0.8), plan, ledger)
         assert models(allocation) == ["small", "medium", "large", None]
         assert allocation.calibrated
         assert allocation.allocator == "calibrated"

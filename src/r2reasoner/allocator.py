@@ -83,14 +83,15 @@ class CalibratedAllocator:
     """The cheapest model likely to be right, by outcomes measured on training items.
 
     Each subtask takes the model with the highest `log P(right) - mu * cost`, cost relative to the
-    dearest model's and `mu = t / (1 - t)`: that maximises the plan's chance of being right for
-    its cost, and makes cost fall monotonically as `trade_off` t rises.
+    dearest model's and `mu = t^2 / (4 (1 - t))`: that maximises the plan's chance of being right
+    for its cost, and makes cost fall monotonically as `trade_off` t rises. The square spreads the
+    dial where it matters: at mu 0.03 a model of half the price may be 1.5 % less often right.
     """
 
     def __init__(self, pool: Pool, outcomes: OutcomeModel, trade_off: float) -> None:
         self._pool = pool
         self._outcomes = outcomes
-        self._mu = math.inf if trade_off >= 1 else trade_off / (1 - trade_off)
+        self._mu = math.inf if trade_off >= 1 else trade_off**2 / (4 * (1 - trade_off))
         known = [c.name for c in pool.workers if c.name in outcomes.models]
         if not known:
             raise DataError(

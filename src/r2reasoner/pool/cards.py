@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
-from math import ceil
+from functools import lru_cache
+from math import lcm
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -55,13 +56,27 @@ class Price:
         for tier in self.tiers:
             if usage.input_tokens > tier.above:
                 rates = tier
-        cached = rates.input if rates.cached is None else rates.cached
-        per_million = (
-            Fraction(rates.input) * (usage.input_tokens - usage.cached_tokens)
-            + Fraction(cached) * usage.cached_tokens
-            + Fraction(rates.output) * usage.output_tokens
+        new, old, out, scale = _whole_rates(rates.input, rates.cached, rates.output)
+        exact = (
+            new * (usage.input_tokens - usage.cached_tokens)
+            + old * usage.cached_tokens
+            + out * usage.output_tokens
         )
-        return ceil(per_million * 1_000_000)
+        return -(-exact // scale)
+
+
+@lru_cache(maxsize=4096)
+def _whole_rates(
+    new: Decimal, cached: Decimal | None, output: Decimal
+) -> tuple[int, int, int, int]:
+    """Return rates as whole numbers over a common scale, so that a cost is integers only.
+
+    In pico-dollars per token: new and cached input, output, and what to divide by.
+    """
+    rates = [Fraction(r) * 1_000_000 for r in (new, new if cached is None else cached, output)]
+    scale = lcm(*(rate.denominator for rate in rates))
+    a, b, c = (int(rate * scale) for rate in rates)
+    return a, b, c, scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
