@@ -11,16 +11,16 @@ import r2reasoner
 ROOT = Path(r2reasoner.__file__).parent
 LAYERS = (
     "types errors",
-    "config plan prompts events bootstrap",
+    "config plan prompts events",
     "pool",
-    "budget ledger storage tables spending rows mock",
+    "budget ledger storage tables mock",
     "client",
     "estimate decomposer allocator executor",
     "router calibrate bill",
     "__init__",
-    "benchmarks results provenance",
+    "benchmarks",
     "strategies",
-    "forecast evaluate training nano",
+    "evaluation training nano",
     "cli",
 )
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}

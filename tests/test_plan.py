@@ -1,8 +1,11 @@
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -511,3 +514,32 @@ def test_messages_are_short_whatever_they_quote() -> None:
         with pytest.raises(PlanError) as caught:
             read(text)
         assert len(str(caught.value)) < 200
+
+
+class TestPlansOfRealModels:
+    RECIPE = Path(__file__).parents[1] / "recipes" / "dot_plans.py"
+    DATA = Path(__file__).parents[2] / "shared" / "data"
+
+    def test_nearly_all_are_valid_and_the_rest_is_explained(self) -> None:
+        if not (self.DATA / "dot_decompositions").is_dir():
+            pytest.skip(f"no shared data at {self.DATA}")
+        done = subprocess.run(
+            [sys.executable, self.RECIPE, "--json"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        results = json.loads(done.stdout)
+        assert [r["rows"] for r in results] == [711, 711, 4581, 4581]
+        for r in results:
+            assert r["share"] > 0.93
+            assert r["valid"] + sum(r["faults"].values()) == r["rows"]
+            assert set(r["faults"]) == set(r["examples"]) <= set(PlanFault)
+
+    def test_data_that_is_not_there(self, tmp_path: Path) -> None:
+        done = subprocess.run(
+            [sys.executable, self.RECIPE, "--data", tmp_path],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "name the folder of the data" in done.stderr

@@ -162,7 +162,7 @@ class TestAnswers:
 
 def error_of(done: Ended) -> str:
     assert done.code == 1
-    assert done.out == ""
+    assert done.out.strip() == ""
     assert done.err.startswith("error: ")
     return done.err
 
@@ -206,7 +206,7 @@ class TestMistakes:
     def test_an_option_of_the_wrong_type_is_a_usage_error(self, r2: R2) -> None:
         done = r2("ask", "1 + 2", "--deadline", "soon")
         assert done.code == 2
-        assert "soon" in done.err
+        assert "--deadline" in done.err
 
     @pytest.mark.parametrize(
         ("before", "after", "said"),
@@ -283,7 +283,7 @@ class TestMistakes:
     def test_no_query_at_all_is_a_usage_error(self, r2: R2) -> None:
         done = r2("ask")
         assert done.code == 2
-        assert "QUERY" in done.err
+        assert "query" in done.err
 
 
 class TestInterrupt:

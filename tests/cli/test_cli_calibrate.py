@@ -18,12 +18,12 @@ from r2reasoner.allocator import CalibratedAllocator, open_allocator
 from r2reasoner.cli.calibrate import register
 from r2reasoner.errors import ConfigError, DataError
 from r2reasoner.estimate import OutcomeModel
+from r2reasoner.evaluation.spending import CapReached
 from r2reasoner.ledger import Ledger
 from r2reasoner.mock import MockProvider
 from r2reasoner.nano import arithmetic
 from r2reasoner.pool.cards import Pool
 from r2reasoner.pool.load import load_pool
-from r2reasoner.spending import CapReached
 from r2reasoner.types import Role
 
 PROGRAM = """

@@ -17,11 +17,11 @@ from typer.testing import CliRunner, Result
 import toy_pool
 from r2reasoner.cli.evaluate import register
 from r2reasoner.errors import ConfigError, DataError
+from r2reasoner.evaluation.rows import RowsFile
+from r2reasoner.evaluation.spending import CapReached
 from r2reasoner.ledger import Ledger
 from r2reasoner.mock import MockProvider
 from r2reasoner.nano import scan
-from r2reasoner.rows import RowsFile
-from r2reasoner.spending import CapReached
 
 PROGRAM = """
 import typer

@@ -1,3 +1,5 @@
+import io
+
 from rich.console import Console
 
 from pools import given, plan_of
@@ -16,7 +18,7 @@ PLAN = plan_of("first [thing]", "second #1")
 
 
 def shown(view: PlanView) -> list[str]:
-    console = Console(width=120, no_color=True, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=120, no_color=True, record=True, file=io.StringIO())
     console.print(view)
     return console.export_text().splitlines()
 

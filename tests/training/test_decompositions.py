@@ -2,6 +2,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
+
 import toy_pool
 from r2reasoner.client.openai import OpenAIClient
 from r2reasoner.ledger import Ledger

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from r2reasoner.cli.pool import JsonOption, PoolOption
-from r2reasoner.errors import ConfigError, UnknownWords
+from r2reasoner.errors import ConfigError, R2Error
 
 if TYPE_CHECKING:
     from r2reasoner.bill import Bill
@@ -112,7 +112,7 @@ async def _run(router: Any, text: str, *, direct: bool, quiet: bool) -> "Trace":
                     else:
                         view.take(event)
                     live.refresh()
-            except UnknownWords:
+            except R2Error:
                 live.update("", refresh=True)  # the message says all that the tree could
                 raise
         if not console.is_terminal:

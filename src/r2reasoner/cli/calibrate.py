@@ -20,8 +20,8 @@ from r2reasoner.errors import ConfigError, DataError, R2Error
 if TYPE_CHECKING:
     from r2reasoner.calibrate import Measured
     from r2reasoner.estimate import OutcomeModel
+    from r2reasoner.evaluation.spending import SpendingLedger
     from r2reasoner.pool.cards import Pool
-    from r2reasoner.spending import SpendingLedger
     from r2reasoner.types import Pico
 
 FEW_ITEMS: Final = 30
@@ -60,8 +60,8 @@ def calibrate(
     """Measure which model gets which subtask right, for the calibrated allocator."""
     from r2reasoner.calibrate import write_outcomes
     from r2reasoner.config import settings
+    from r2reasoner.evaluation.spending import CapReached, SpendingLedger
     from r2reasoner.pool.load import load_pool
-    from r2reasoner.spending import CapReached, SpendingLedger
 
     loaded = load_pool(pool)
     task = _Task.load(items, scorer, benchmark, loaded)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from r2reasoner.benchmarks import Item
-    from r2reasoner.evaluate import Evaluation
+    from r2reasoner.evaluation.evaluate import Evaluation
+    from r2reasoner.evaluation.results import Summary
+    from r2reasoner.evaluation.rows import ItemRow
+    from r2reasoner.evaluation.spending import SpendingLedger
     from r2reasoner.pool.cards import Pool
-    from r2reasoner.results import Summary
-    from r2reasoner.rows import ItemRow
-    from r2reasoner.spending import SpendingLedger
 
 STRATEGIES: Final = ("r2", "single:*", "cot", "strongest", "last-node", "random", "cheapest")
 TASKS: Final = (("scan", "length"), ("arithmetic", "test"))
@@ -44,8 +44,8 @@ def demo(
     """Decompose, allocate, run and bill real test items of SCAN and arithmetic."""
     from rich.console import Console
 
+    from r2reasoner.evaluation.spending import SpendingLedger
     from r2reasoner.pool.load import load_pool
-    from r2reasoner.spending import SpendingLedger
 
     started = time.monotonic()
     console = Console(quiet=as_json)
@@ -68,7 +68,7 @@ def demo(
 def _evaluation(pool: "Pool", name: str, split: str, count: int, seed: int) -> "Evaluation":
     from r2reasoner.benchmarks import open_benchmark
     from r2reasoner.config import load_settings
-    from r2reasoner.evaluate import Evaluation, limited
+    from r2reasoner.evaluation.evaluate import Evaluation, limited
     from r2reasoner.nano.splits import make_items
     from r2reasoner.pool.load import find_pool
     from r2reasoner.strategies import expand_strategies
@@ -114,11 +114,9 @@ async def _show(evaluation: "Evaluation", ledger: "SpendingLedger", console: "Co
             console.print()
 
 
-def _measure(
-    evaluation: "Evaluation", ledger: "SpendingLedger", console: "Console"
-) -> "Summary":
+def _measure(evaluation: "Evaluation", ledger: "SpendingLedger", console: "Console") -> "Summary":
     from r2reasoner.cli.figures import print_summary
-    from r2reasoner.results import summarise
+    from r2reasoner.evaluation.results import summarise
 
     with console.status(f"{evaluation.benchmark.name}: {len(evaluation.strategies)} strategies"):
         summary = summarise(asyncio.run(_rows(evaluation, ledger)), evaluation.seed)
@@ -129,8 +127,8 @@ def _measure(
 
 async def _rows(evaluation: "Evaluation", ledger: "SpendingLedger") -> "list[list[ItemRow]]":
     from r2reasoner.client import PoolClient
-    from r2reasoner.evaluate import evaluate
-    from r2reasoner.rows import RowsFile
+    from r2reasoner.evaluation.evaluate import evaluate
+    from r2reasoner.evaluation.rows import RowsFile
 
     client = PoolClient()
     try:
@@ -149,11 +147,11 @@ def _conclude(summaries: "list[Summary]", seconds: float, console: "Console") ->
         for against in summary.comparisons:
             if against["against"] == "cot" and against["net_cost_ratio"] is not None:
                 console.print(
-                    f"{ours['benchmark']} {ours['split']}: r2 is right {ours['accuracy']:.1%} of the"
-                    f" time at [bold]{against['net_cost_ratio']:.1%}[/] of the net cost of the"
+                    f"{ours['benchmark']} {ours['split']}: r2 is right {ours['accuracy']:.1%} of"
+                    f" the time at [bold]{against['net_cost_ratio']:.1%}[/] of the net cost of the"
                     " paper's CoT with the strongest model, router billed."
                 )
     console.print(
-        f"[dim]{seconds:.0f} s. Next: r2reasoner ask \"( 12 + 34 ) * 5 - 7\" · r2reasoner evaluate"
+        f'[dim]{seconds:.0f} s. Next: r2reasoner ask "( 12 + 34 ) * 5 - 7" · r2reasoner evaluate'
         " --help · r2reasoner init (your own models)[/]"
     )

@@ -14,11 +14,11 @@ from r2reasoner.cli.pool import JsonOption, PoolOption
 
 if TYPE_CHECKING:
     from r2reasoner.benchmarks import Benchmark, Item
-    from r2reasoner.evaluate import Evaluation
-    from r2reasoner.forecast import Forecast
+    from r2reasoner.evaluation.evaluate import Evaluation
+    from r2reasoner.evaluation.forecast import Forecast
+    from r2reasoner.evaluation.rows import ItemRow
+    from r2reasoner.evaluation.spending import SpendingLedger
     from r2reasoner.pool.cards import Pool
-    from r2reasoner.rows import ItemRow
-    from r2reasoner.spending import SpendingLedger
     from r2reasoner.types import Pico
 
 INTERRUPTED: Final = 130
@@ -84,9 +84,9 @@ def evaluate(
     from r2reasoner.benchmarks import open_benchmark
     from r2reasoner.config import load_settings, settings
     from r2reasoner.errors import R2Error
-    from r2reasoner.evaluate import Evaluation, default_in_flight
+    from r2reasoner.evaluation.evaluate import Evaluation, default_in_flight
+    from r2reasoner.evaluation.spending import SpendingLedger
     from r2reasoner.pool.load import find_pool, load_pool
-    from r2reasoner.spending import SpendingLedger
     from r2reasoner.strategies import expand_strategies
 
     task = open_benchmark(benchmark, scorer)
@@ -148,7 +148,7 @@ def _split(task: "Benchmark", split: str | None, pool: "Pool", file: Path | None
 def _items(
     task: "Benchmark", split: str, file: Path | None, limit: int | None, seed: int
 ) -> "tuple[Item, ...]":
-    from r2reasoner.evaluate import limited
+    from r2reasoner.evaluation.evaluate import limited
     from r2reasoner.nano.splits import make_items
 
     found = task.load(file) if file else make_items(task, split, seed, limit)
@@ -179,9 +179,9 @@ async def _run(
     again: bool,
 ) -> "list[list[ItemRow]]":
     from r2reasoner.client import PoolClient
-    from r2reasoner.evaluate import Progress
-    from r2reasoner.evaluate import evaluate as run
-    from r2reasoner.rows import RowsFile
+    from r2reasoner.evaluation.evaluate import Progress
+    from r2reasoner.evaluation.evaluate import evaluate as run
+    from r2reasoner.evaluation.rows import RowsFile
 
     client = PoolClient()
     try:
@@ -231,8 +231,8 @@ def _report(
     *,
     as_json: bool,
 ) -> None:
-    from r2reasoner.provenance import provenance
-    from r2reasoner.results import summarise, write_result
+    from r2reasoner.evaluation.provenance import provenance
+    from r2reasoner.evaluation.results import summarise, write_result
 
     summary = summarise(rows, evaluation.seed)
     origin = provenance(evaluation.pool, evaluation.seed)
@@ -297,7 +297,7 @@ def _dry_run(evaluation: "Evaluation", notes: list[str], *, as_json: bool) -> No
 
 async def _forecasts(evaluation: "Evaluation") -> "dict[str, Forecast]":
     from r2reasoner.client import PoolClient
-    from r2reasoner.forecast import forecast
+    from r2reasoner.evaluation.forecast import forecast
     from r2reasoner.ledger import Ledger
     from r2reasoner.strategies import StrategyContext, open_strategy
 

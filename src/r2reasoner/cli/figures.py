@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from r2reasoner.bootstrap import Interval
-from r2reasoner.results import Comparison, StrategyFigures, Summary
+from r2reasoner.evaluation.bootstrap import Interval
+from r2reasoner.evaluation.results import Comparison, StrategyFigures, Summary
 
 ITEMS: Final = 1000
 BEST: Final = "●"

@@ -192,12 +192,12 @@ def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     """Return the nearest (semi-)orthogonal matrices, roughly: five Newton-Schulz steps."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
+    x: torch.Tensor = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x.mT if tall else x
+    return x.transpose(1, 2) if tall else x
 
 
 class _Optimizers:
@@ -253,8 +253,8 @@ def fit(
 ) -> None:
     """Train a model and write it to `out` (safetensors), going on from saved state if any.
 
-    The vectors of `interchangeable` tokens are drawn anew at each step, so that the model can
-    copy such a word but learn nothing about it: what it does with one it does with all.
+    The vectors of `interchangeable` tokens are drawn anew for each line of each step, so that the
+    model can copy such a word but learn nothing about it: what it does with one it does with all.
     `stretch`: see `batches`.
     """
     torch.set_num_threads(1)
@@ -263,23 +263,19 @@ def fit(
     optimizers = _Optimizers(model, steps)
     state = out.with_suffix(".state")
     first = _resume(state, model, optimizers)
-    redraw = _redraw(model, [tokens.index(t) for t in interchangeable], seed)
+    held = [tokens.index(token) for token in interchangeable]
+    generator = torch.Generator()
     started = saved = time.monotonic()
     seen, loss_sum = 0, 0.0
     for step, batch in enumerate(batches(data, steps, seed, stretch)):
         if step < first:
             continue
-        redraw()
-        logits = model(
-            input_ids=batch.ids,
-            attention_mask=batch.mask(),
-            position_ids=batch.positions,
-            use_cache=False,
-        ).logits
+        generator.manual_seed(seed * 1_000_003 + step)  # so that a resumed run draws the same
+        logits = _logits(model, batch, held, generator)
         loss = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED
         )
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizers.step()
         seen += int((batch.row > 0).sum())
@@ -294,6 +290,7 @@ def fit(
         if time.monotonic() - saved > SAVE_EVERY_S:
             _save(state, step + 1, model, optimizers)
             saved = time.monotonic()
+    _draw_for_good(model, held, generator)
     model.save_pretrained(out)
     (out / "training.json").write_text(
         json.dumps(
@@ -327,16 +324,33 @@ def _resume(path: Path, model: LlamaForCausalLM, optimizers: _Optimizers) -> int
     return int(whole["step"])
 
 
-def _redraw(model: LlamaForCausalLM, held: list[int], seed: int) -> Callable[[], None]:
-    if not held:
-        return lambda: None
+def _logits(
+    model: LlamaForCausalLM, batch: Batch, held: list[int], generator: torch.Generator
+) -> torch.Tensor:
+    """Return logits (lines, LINE, vocabulary); each line draws its own vectors of `held` tokens."""
+    embedding = model.get_input_embeddings().weight
+    vectors = embedding[batch.ids]
+    drawn = torch.randn(len(batch.ids), len(held), embedding.shape[1], generator=generator)
+    drawn = drawn * embedding.detach().std()
+    for i, token in enumerate(held):
+        vectors = torch.where((batch.ids == token)[:, :, None], drawn[:, None, i], vectors)
+    hidden = model.model(
+        inputs_embeds=vectors,
+        attention_mask=batch.mask(),
+        position_ids=batch.positions,
+        use_cache=False,
+    ).last_hidden_state
+    logits: torch.Tensor = hidden @ embedding.mT
+    if held:
+        copied = hidden @ drawn.mT
+        logits = logits.index_copy(2, torch.tensor(held), copied)
+    return logits
+
+
+def _draw_for_good(model: LlamaForCausalLM, held: list[int], generator: torch.Generator) -> None:
+    """Give `held` tokens vectors like those they had in training."""
     weight = model.get_input_embeddings().weight
-    index = torch.tensor(held)
-    generator = torch.Generator().manual_seed(seed)
-
-    def redraw() -> None:
-        with torch.no_grad():
-            drawn = torch.randn((len(held), weight.shape[1]), generator=generator)
-            weight[index] = drawn * weight.std()
-
-    return redraw
+    with torch.no_grad():
+        for token in held:
+            drawn = torch.randn(weight.shape[1], generator=generator)
+            weight[token] = drawn * weight.std()

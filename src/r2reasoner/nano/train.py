@@ -70,7 +70,7 @@ FULL: Final = Preset(
 SCAN_ONLY: Final = Preset(
     workers=dict(zip(SHAPES, (1200, 1200, 1500, 1500, 1500, 1500, 1500, 1500, 1200), strict=True)),
     searcher=(Shape(48, 2), 1000),
-    decomposer=(Shape(48, 2), 3000),
+    decomposer=(Shape(64, 2), 5000),
     rows=250_000,
     shifted_rows=100_000,
     search_scan=5000,

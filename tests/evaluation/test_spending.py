@@ -4,9 +4,9 @@ from decimal import Decimal
 import pytest
 
 from r2reasoner.budget import Meter
+from r2reasoner.evaluation.spending import CapReached, SpendingLedger
 from r2reasoner.ledger import new_id
 from r2reasoner.pool.cards import Card, Endpoint, Price
-from r2reasoner.spending import CapReached, SpendingLedger
 from r2reasoner.types import CallOutcome, Role, Usage
 
 ENDPOINT = Endpoint(name="e", kind="openai", base_url="http://127.0.0.1:1/v1")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ledger_samples import trace as sample_trace
 from r2reasoner.errors import ConfigError, DataError
-from r2reasoner.rows import ItemRow, RowsFile, critical_path_s
+from r2reasoner.evaluation.rows import ItemRow, RowsFile, critical_path_s
 from r2reasoner.types import Plan, Step, Subtask
 
 ROW = ItemRow(

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_rows import ROW
 
 from r2reasoner.errors import ConfigError
-from r2reasoner.results import StrategyFigures, pareto_front, summarise, write_result
-from r2reasoner.rows import ItemRow
-from test_rows import ROW
+from r2reasoner.evaluation.results import StrategyFigures, pareto_front, summarise, write_result
+from r2reasoner.evaluation.rows import ItemRow
 
 
 def rows(strategy: str, right: Sequence[bool | None], cost: int | None = 3) -> list[ItemRow]:

@@ -12,7 +12,7 @@ from r2reasoner.benchmarks import BENCHMARKS
 from r2reasoner.client import PoolClient
 from r2reasoner.config import settings
 from r2reasoner.errors import ConfigError
-from r2reasoner.evaluate import (
+from r2reasoner.evaluation.evaluate import (
     EMBEDDED_IN_FLIGHT,
     HTTP_IN_FLIGHT,
     UNREACHED_IN_A_ROW,
@@ -23,10 +23,10 @@ from r2reasoner.evaluate import (
     evaluate,
     limited,
 )
+from r2reasoner.evaluation.rows import ItemRow, RowsFile
+from r2reasoner.evaluation.spending import CapReached, SpendingLedger
 from r2reasoner.mock import ChatCall, Fault, MockProvider
 from r2reasoner.pool.cards import Pool
-from r2reasoner.rows import ItemRow, RowsFile
-from r2reasoner.spending import CapReached, SpendingLedger
 
 STRATEGIES = ("r2@0", "single:large", "cheapest")
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r2reasoner.bootstrap import Ratio, intervals
+from r2reasoner.evaluation.bootstrap import Ratio, intervals
 
 rows = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 

@@ -5,8 +5,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import toy_pool
+from r2reasoner.evaluation.provenance import commit, pool_digest, provenance
 from r2reasoner.pool.cards import Price
-from r2reasoner.provenance import commit, pool_digest, provenance
 
 POOL = toy_pool.pool("http://127.0.0.1:1/v1")
 

@@ -19,12 +19,12 @@ from r2reasoner.benchmarks import Benchmark, Item
 from r2reasoner.client import Client
 from r2reasoner.config import Settings
 from r2reasoner.errors import DataError, R2Error, UnknownWords
+from r2reasoner.evaluation.provenance import pool_digest
+from r2reasoner.evaluation.rows import ItemRow, Key, RowsFile, critical_path_s
+from r2reasoner.evaluation.spending import CapReached, SpendingLedger
 from r2reasoner.ledger import new_id
 from r2reasoner.pool.cards import Pool
-from r2reasoner.provenance import pool_digest
 from r2reasoner.router import Router
-from r2reasoner.rows import ItemRow, Key, RowsFile, critical_path_s
-from r2reasoner.spending import CapReached, SpendingLedger
 from r2reasoner.strategies import StrategyContext, open_strategy
 from r2reasoner.types import AnswerStatus, CallOutcome, Pico, Query, Trace
 

@@ -6,7 +6,7 @@ import pytest
 import toy_pool
 from r2reasoner.client import PoolClient
 from r2reasoner.config import settings
-from r2reasoner.forecast import forecast
+from r2reasoner.evaluation.forecast import forecast
 from r2reasoner.ledger import Ledger
 from r2reasoner.mock import MockProvider
 from r2reasoner.strategies import StrategyContext, expand_strategies, open_strategy

@@ -1,0 +1,1 @@
+"""Strategies compared on items: run, rows, figures with intervals, forecast, provenance."""
