@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from r2reasoner import __version__
-from r2reasoner.cli import ask, demo, evaluate, ledger, mock, nano, pool, trace
+from r2reasoner.cli import ask, calibrate, demo, evaluate, ledger, mock, nano, pool, trace
 from r2reasoner.errors import R2Error, UnknownWords
 
 INTERRUPTED: Final = 130
@@ -51,6 +51,7 @@ def _root(
 ask.register(app)
 demo.register(app)
 evaluate.register(app)
+calibrate.register(app)
 
 app.command("init")(pool.init)
 app.command("mock")(mock.mock)
