@@ -15,7 +15,7 @@ def main() -> None:
     """Print the summary and the tables of the result files named."""
     documents = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
     results = [d for d in documents if isinstance(d, dict) and "comparisons" in d]
-    print("# Results\n\nMade by `recipes/nano_results.sh`; costs in millionths of a dollar an item.\n")
+    print("# Results\n\nMade by `recipes/nano_results.sh`; costs in µ$ an item.\n")
     print("\n".join(summary([r for r in results if r["comparisons"] and _ours(r)])), end="\n\n")
     for document in results:
         print("\n".join(table(document["rows"], document["comparisons"])))

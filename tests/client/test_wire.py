@@ -270,11 +270,11 @@ class TestEvents:
         _, reader = read_stream(*chunks)
         assert reader.reply().fault is not None
 
-    @pytest.mark.parametrize("end", range(len(WHOLE)))
-    def test_a_cut_at_any_byte_is_a_fault(self, end: int) -> None:
-        _, reader = read_stream(WHOLE[:end])
-        assert not reader.done
-        assert reader.reply().fault in {CallFault.CUT, CallFault.MALFORMED}
+    def test_a_cut_at_any_byte_is_a_fault(self) -> None:
+        for end in range(len(WHOLE)):
+            _, reader = read_stream(WHOLE[:end])
+            assert not reader.done
+            assert reader.reply().fault in {CallFault.CUT, CallFault.MALFORMED}, end
 
     def test_line_ends_comments_and_other_fields(self) -> None:
         raw = b": ping\r\nevent: x\r\nid: 3\r\ndata:one\r\ndata: two\r\n\r\n\n\ndata: three\n\n"
