@@ -5,7 +5,7 @@ run, so that both meet the same machine. CPU is that of the whole process, the l
 thread included. Bare aiohttp posts the same JSON and parses the answer, and does nothing else: no
 ledger, no limits, no check of what came.
 
-    python benchmarks/client_cpu.py --calls 2000 --rounds 7 --out benchmarks/results/client_cpu.json
+    python benchmarks/client_cpu.py --calls 2000 --rounds 21
 """
 
 import argparse
@@ -36,6 +36,7 @@ from r2reasoner.pool.cards import Card, Endpoint, Price
 from r2reasoner.types import Message, Role
 
 GOAL = 2.0
+RESULT = Path(__file__).parent / "results" / "client_cpu.json"
 CALLS_PER_QUERY = 6
 MESSAGES = (
     Message("system", "You answer in one short sentence, and you do not explain."),
@@ -148,6 +149,7 @@ def report(rounds: list[Round], calls: int, in_flight: int) -> dict[str, object]
         "bare_ms": round(statistics.median(r.bare_ms for r in rounds), 4),
         "ours_ms": round(statistics.median(r.ours_ms for r in rounds), 4),
         "ratio": round(ratio, 3),
+        "load": [round(load, 1) for load in os.getloadavg()],
         "ratios": [round(r.ratio, 3) for r in rounds],
         "goal": GOAL,
         "met": ratio <= GOAL,
@@ -163,16 +165,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--calls", type=int, default=2000, help="calls a round, each")
     parser.add_argument("--in-flight", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, help="also write the result here")
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--out", type=Path, default=RESULT, help="where the result is written")
     options = parser.parse_args()
     with provider() as base_url:
         rounds = asyncio.run(measure(base_url, options.calls, options.in_flight, options.rounds))
     text = json.dumps(report(rounds, options.calls, options.in_flight), indent=2)
     print(text)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

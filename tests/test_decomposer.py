@@ -347,6 +347,12 @@ class TestPolicy:
             assert "too_many_subtasks" in planned.notes[-1]
             assert len(d.provider.books) == 7  # five steps, the one too many, its repair
 
+    async def test_a_plan_larger_than_allowed(self, ledger: Ledger) -> None:
+        async with line_desk(ledger, "walk left ; run", max_bytes=10) as d:
+            planned = await d.plan("walk left and run")
+            assert planned.failed
+            assert str(PlanFault.TOO_LARGE) in planned.notes[0]
+
     async def test_as_many_subtasks_as_are_allowed(self, ledger: Ledger) -> None:
         table = {"1 + 2 - 3": "1 + 2 ...", "#1 - 3": "="}
         async with line_desk(ledger, lambda call: table[call.last_user], max_subtasks=2) as d:

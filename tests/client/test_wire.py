@@ -91,6 +91,14 @@ class TestRequests:
         body = json.loads(encode(CARD, request_of("hello"), stream=False))
         assert set(body) == {"model", "messages", "max_tokens", "temperature"}
 
+    def test_a_card_says_how_its_endpoint_wants_to_be_asked(self) -> None:
+        picky = frozenset({"max_completion_tokens", "fixed_temperature"})
+        body = json.loads(
+            encode(replace(CARD, capabilities=picky), request_of("hello"), stream=False)
+        )
+        assert body["max_completion_tokens"] == 50
+        assert not {"max_tokens", "temperature"} & body.keys()
+
     def test_a_plain_prompt_is_the_last_user_turn(self) -> None:
         card = replace(CARD, prompt="plain")
         body = json.loads(encode(card, request_of("first", "second"), stream=False))

@@ -6,7 +6,7 @@ several choices (the engine asks for one text).
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -61,13 +61,19 @@ def messages_of(card: Card, request: ChatRequest) -> tuple[Message, ...]:
 
 
 def encode(card: Card, request: ChatRequest, *, stream: bool) -> bytes:
-    """Return the JSON body of a request."""
+    """Return the JSON body of a request.
+
+    Of a card's capabilities, `max_completion_tokens` says that the limit goes by that name and
+    `fixed_temperature` that the endpoint refuses to be given one.
+    """
+    limit = "max_completion_tokens"
     body: dict[str, Any] = {
         "model": card.model,
         "messages": [{"role": m.role, "content": m.content} for m in messages_of(card, request)],
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
+        limit if limit in card.capabilities else "max_tokens": request.max_tokens,
     }
+    if "fixed_temperature" not in card.capabilities:
+        body["temperature"] = request.temperature
     if request.stop:
         body["stop"] = list(request.stop)
     if request.response_format is not None:
@@ -118,7 +124,7 @@ def read_usage(raw: object) -> tuple[Usage | None, str | None]:
     """
     if raw is None:
         return None, None
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, dict):
         return None, f"usage not believed: expected an object, got {type(raw).__name__}"
     try:
         prompt = _count(raw, "prompt_tokens")
@@ -277,20 +283,20 @@ def _object(data: bytes) -> dict[str, Any]:
 def error_text(body: Mapping[str, Any]) -> str:
     """Return the message of an error body, in any of the shapes that providers use."""
     error = body.get("error", body)
-    if isinstance(error, Mapping):
+    if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or error
     return error if isinstance(error, str) else json.dumps(error)
 
 
 def _first_choice(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
     choices = data.get("choices") or []
-    if not isinstance(choices, Sequence) or isinstance(choices, str):
+    if not isinstance(choices, list):
         raise _Unusable(CallFault.MALFORMED, "expected a list of choices")
     return _mapping(choices[0], "choice") if choices else None
 
 
 def _mapping(value: object, name: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise _Unusable(
             CallFault.MALFORMED, f"expected {name} to be an object, got {type(value).__name__}"
         )
@@ -349,6 +355,6 @@ def _detail(raw: Mapping[str, Any], group: str, key: str) -> int:
     details = raw.get(group)
     if details is None:
         return 0
-    if not isinstance(details, Mapping):
+    if not isinstance(details, dict):
         raise ValueError(f"{group} is no object")
     return _count(details, key, default=0)

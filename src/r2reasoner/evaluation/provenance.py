@@ -66,7 +66,7 @@ def weights_digest(card: Card) -> str | None:
 
 def commit() -> str | None:
     """Return the commit of the checkout that this package runs from (`+` when changed), if any."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     top = _git(package, "rev-parse", "--show-toplevel")
     if top is None or Path(top) / "src" / package.name != package:
         return None

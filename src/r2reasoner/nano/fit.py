@@ -6,6 +6,7 @@ state is on disk, so that an interrupted run goes on where it stopped.
 
 import json
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from r2reasoner.client.text import BOS, EOS, SEP
+from r2reasoner.errors import DataError
 
 BATCH_TOKENS: Final = 2048
 LINE: Final = 64
@@ -111,10 +113,10 @@ def batches(data: Encoded, steps: int, seed: int, stretch: int = 0) -> Iterator[
     rng = np.random.default_rng(seed)
     lengths = np.diff(data.starts)
     done = 0
+    line: list[int] = []
+    lines: list[list[int]] = []
+    room = LINE
     while True:
-        line: list[int] = []
-        lines: list[list[int]] = []
-        room = LINE
         for i in rng.permutation(len(lengths)):
             if lengths[i] > room:
                 lines.append(line)
@@ -262,11 +264,11 @@ def fit(
     parameters = sum(p.numel() for p in model.parameters())
     optimizers = _Optimizers(model, steps)
     state = out.with_suffix(".state")
-    first = _resume(state, model, optimizers)
+    first, seen, before_s = _resume(state, model, optimizers)
     held = [tokens.index(token) for token in interchangeable]
     generator = torch.Generator()
     started = saved = time.monotonic()
-    seen, loss_sum = 0, 0.0
+    loss_sum = 0.0
     for step, batch in enumerate(batches(data, steps, seed, stretch)):
         if step < first:
             continue
@@ -288,7 +290,8 @@ def fit(
             )
             loss_sum = 0.0
         if time.monotonic() - saved > SAVE_EVERY_S:
-            _save(state, step + 1, model, optimizers)
+            spent_s = before_s + time.monotonic() - started
+            _save(state, (step + 1, seen, spent_s), model, optimizers)
             saved = time.monotonic()
     _draw_for_good(model, held, generator)
     model.save_pretrained(out)
@@ -300,28 +303,41 @@ def fit(
                 "steps": steps,
                 "seed": seed,
                 "tokens_seen": int(seen),
-                "minutes": round((time.monotonic() - started) / 60, 2),
+                "minutes": round((before_s + time.monotonic() - started) / 60, 2),
             }
         )
     )
     state.unlink(missing_ok=True)
 
 
-def _save(path: Path, step: int, model: LlamaForCausalLM, optimizers: _Optimizers) -> None:
+def _save(
+    path: Path, at: tuple[int, int, float], model: LlamaForCausalLM, optimizers: _Optimizers
+) -> None:
+    """Save where a run stands, whole or not at all. `at`: steps, tokens and seconds so far."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    torch.save({"step": step, "model": model.state_dict(), "rest": optimizers.state()}, part)
+    torch.save({"at": at, "model": model.state_dict(), "rest": optimizers.state()}, part)
     os.replace(part, path)
 
 
-def _resume(path: Path, model: LlamaForCausalLM, optimizers: _Optimizers) -> int:
-    """Load saved state, if any; return the step to go on from."""
+def _resume(path: Path, model: LlamaForCausalLM, optimizers: _Optimizers) -> tuple[int, int, float]:
+    """Load saved state, if any; return the steps, tokens and seconds that are behind.
+
+    Raises DataError, naming the file, for a state that cannot be read or is of another model.
+    """
     if not path.exists():
-        return 0
-    whole = torch.load(path, weights_only=True)
-    model.load_state_dict(whole["model"])
-    optimizers.load(whole["rest"])
-    return int(whole["step"])
+        return 0, 0, 0.0
+    try:
+        whole = torch.load(path, weights_only=True)
+        model.load_state_dict(whole["model"])
+        optimizers.load(whole["rest"])
+        step, seen, seconds = whole["at"]
+    except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise DataError(
+            f"{path}: no training state of this model ({type(error).__name__});"
+            " remove the file to train it anew"
+        ) from error
+    return int(step), int(seen), float(seconds)
 
 
 def _logits(
