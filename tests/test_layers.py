@@ -10,7 +10,7 @@ import r2reasoner
 
 ROOT = Path(r2reasoner.__file__).parent
 LAYERS = (
-    "types errors",
+    "types errors files",
     "config plan prompts events",
     "pool",
     "budget ledger storage tables mock",

@@ -10,7 +10,6 @@ than what was asked.
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,7 @@ from r2reasoner.decomposer import Decomposer
 from r2reasoner.errors import CallError, DataError, UnknownWords
 from r2reasoner.estimate import Outcome, OutcomeModel
 from r2reasoner.executor import Executor, subtask_messages
+from r2reasoner.files import write_whole
 from r2reasoner.ledger import new_id
 from r2reasoner.plan import in_context
 from r2reasoner.pool.cards import Card, Pool
@@ -184,10 +184,8 @@ def write_outcomes(measured: Measured, folder_file: Path) -> OutcomeModel:
             f"nothing measured: none of the {measured.items} items was answered right by any"
             " model; take easier items, or check the answers and the scorer"
         )
-    raw = folder_file.with_suffix(".jsonl")
-    part = raw.with_suffix(".part")
-    part.write_text("".join(json.dumps(asdict(o)) + "\n" for o in measured.outcomes))
-    os.replace(part, raw)
+    lines = (json.dumps(asdict(outcome)) + "\n" for outcome in measured.outcomes)
+    write_whole(folder_file.with_suffix(".jsonl"), lines, replace=True)
     model = OutcomeModel.fit(measured.outcomes)
     model.save(folder_file)
     return model

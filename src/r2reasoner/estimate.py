@@ -5,7 +5,6 @@ One logistic regression per model over hashed features of the text alone: its wo
 """
 
 import io
-import os
 import re
 import zlib
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from r2reasoner.errors import DataError
+from r2reasoner.files import write_whole
 
 BUCKETS: Final = 1 << 12
 L2: Final = 0.3
@@ -105,9 +105,7 @@ class OutcomeModel:
             mean_cost=np.array([self.mean_cost[m] for m in self.models]),
             outcomes=np.array(self.outcomes),
         )
-        part = path.with_suffix(".part")
-        part.write_bytes(buffer.getvalue())
-        os.replace(part, path)
+        write_whole(path, buffer.getvalue(), replace=True)
 
     @classmethod
     def load(cls, path: Path) -> "OutcomeModel":

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from r2reasoner.budget import Meter
-from r2reasoner.cli.ledger import app, exact, foreign, write_whole
+from r2reasoner.cli.ledger import app, exact, foreign
 from r2reasoner.errors import ConfigError
 from r2reasoner.ledger import Ledger
 from r2reasoner.pool.cards import Card, Endpoint, Price, Tier
@@ -184,25 +184,11 @@ class TestExport:
         assert out.read_text().startswith("id,query_id,role,model,")
 
     def test_a_place_that_cannot_be_written(self, path: Path, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"cannot write .*: No such file or directory"):
+        with pytest.raises(ConfigError, match="cannot be written: No such file"):
             run("export", "--db", path, "--out", tmp_path / "none" / "x.csv")
-        with pytest.raises(ConfigError, match="cannot write"):
+        with pytest.raises(ConfigError, match="cannot be written"):
             run("export", "--db", path, "--out", tmp_path)
         assert [found.name for found in tmp_path.iterdir()] == ["ledger.db"]
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    out = tmp_path / "x"
-    assert write_whole(out, iter(["a\n", "b\n"])) == 2
-
-    def breaking() -> Any:
-        yield "c\n"
-        raise ConfigError("no more")
-
-    with pytest.raises(ConfigError, match="no more"):
-        write_whole(out, breaking())
-    assert out.read_text() == "a\nb\n"
-    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_small_things() -> None:

@@ -7,7 +7,6 @@ foreign text on a terminal, and files that are written whole or not at all.
 import csv
 import io
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence, Set
@@ -19,6 +18,7 @@ import typer
 
 from r2reasoner.cli.pool import JsonOption
 from r2reasoner.errors import ConfigError
+from r2reasoner.files import write_whole
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -97,7 +97,9 @@ def export(
         form = Format.CSV if out.suffix == ".csv" else Format.JSONL
     with open_existing(db) as ledger:
         records = map(record, ledger.iter_entries(query_id=query))
-        count = write_whole(out, _csv(records) if form is Format.CSV else map(_line, records))
+        count = write_whole(
+            out, _csv(records) if form is Format.CSV else map(_line, records), replace=True
+        )
     report_export(out, {"format": form.value, "entries": count}, as_json=as_json)
 
 
@@ -137,28 +139,6 @@ def open_existing(db: str | None) -> "Ledger":
     if "://" not in where and not Path(where).expanduser().is_file():
         raise ConfigError(f"no ledger at {where}: nothing was asked yet, or --db names another")
     return Ledger.open(where)
-
-
-def write_whole(path: Path, lines: Iterable[str]) -> int:
-    """Write a text file under another name, then rename it; return how many lines it was given.
-
-    Raises ConfigError if it cannot be written, and leaves what was there before.
-    """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    count = 0
-    try:
-        try:
-            with part.open("w", encoding="utf-8", newline="") as file:
-                for count, line in enumerate(lines, 1):  # noqa: B007
-                    file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from None
-    return count
 
 
 def report_export(out: Path, counts: dict[str, Any], *, as_json: bool) -> None:

@@ -102,9 +102,9 @@ def serve(
 async def _serve(server: "NanoServer", write_pool: Path | None, *, as_json: bool) -> None:
     import signal
 
+    from r2reasoner.files import write_whole
     from r2reasoner.nano.http_pool import served_pool
     from r2reasoner.nano.serve import serve_until
-    from r2reasoner.pool.draft import write_whole
 
     def ready(base_url: str) -> None:
         if write_pool is not None:
@@ -181,7 +181,7 @@ def items(
     as_json: JsonOption = False,
 ) -> None:
     """Write fresh test items that no model of the nano pool was trained on."""
-    from r2reasoner.pool.draft import write_whole
+    from r2reasoner.files import write_whole
 
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; choose another --out, or --force to replace it")

@@ -121,8 +121,9 @@ def init(
     import asyncio
 
     from r2reasoner.errors import ConfigError
+    from r2reasoner.files import write_whole
     from r2reasoner.pool.discover import LOCAL_SERVERS, find_sources, local_server
-    from r2reasoner.pool.draft import pool_text, write_whole
+    from r2reasoner.pool.draft import pool_text
 
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; choose another --out, or --force to replace it")

@@ -16,10 +16,10 @@ from r2reasoner.cli.ledger import (
     print_json,
     report_export,
     table,
-    write_whole,
 )
 from r2reasoner.cli.pool import JsonOption
 from r2reasoner.errors import DataError
+from r2reasoner.files import write_whole
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -78,7 +78,7 @@ def show(
 def export(out: Out, as_json: JsonOption = False, db: Database = None) -> None:
     """Write all traces to a file, one line of JSON each, oldest first."""
     with open_existing(db) as ledger:
-        count = write_whole(out, (f"{body}\n" for body in ledger.iter_trace_json()))
+        count = write_whole(out, (f"{body}\n" for body in ledger.iter_trace_json()), replace=True)
     report_export(out, {"traces": count}, as_json=as_json)
 
 

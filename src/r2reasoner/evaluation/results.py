@@ -18,7 +18,7 @@ import numpy as np
 from r2reasoner.errors import ConfigError
 from r2reasoner.evaluation.bootstrap import Interval, Ratio, intervals
 from r2reasoner.evaluation.rows import ItemRow
-from r2reasoner.pool.draft import write_whole
+from r2reasoner.files import write_whole
 from r2reasoner.types import PICO_PER_DOLLAR, AnswerStatus, Pico
 
 OURS: Final = "r2"

@@ -18,6 +18,7 @@ from r2reasoner.calibrate import Calibration, Item, write_outcomes
 from r2reasoner.client import PoolClient
 from r2reasoner.client.embedded import checksum
 from r2reasoner.decomposer import open_decomposer
+from r2reasoner.files import write_whole
 from r2reasoner.ledger import Ledger, new_id
 from r2reasoner.nano import items
 from r2reasoner.nano.items import WeightSet
@@ -51,9 +52,7 @@ def ship(
     (folder / "training.json").write_text(json.dumps(training, indent=1) + "\n")
     base = Path(__file__).parents[1] if pool_file.parent.name == "pool" else pool_file.parent
     text = pool_text(pool, weights.split, os.path.relpath(folder, base))
-    part = pool_file.with_suffix(".part")
-    part.write_text(text)
-    os.replace(part, pool_file)
+    write_whole(pool_file, text, replace=True)
 
 
 def trained_pool(preset: Preset, run: Path, folder: Path) -> Pool:

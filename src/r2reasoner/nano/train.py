@@ -22,6 +22,7 @@ import numpy as np
 from r2reasoner.client import PoolClient
 from r2reasoner.client.text import split_words
 from r2reasoner.errors import DataError
+from r2reasoner.files import write_whole
 from r2reasoner.ledger import Ledger
 from r2reasoner.nano import items, scan
 from r2reasoner.nano.convert import convert
@@ -198,9 +199,7 @@ def search(
         convert(out / "searcher" / shape.name, vocabulary(), out / "searcher-ct2" / shape.name)
         pool = bare_pool([shape], out / "searcher-ct2", out / "searcher")
         found = asyncio.run(_search(weights, preset, pool, seed, say))
-        part = path.with_suffix(".part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in found))
-        os.replace(part, path)
+        write_whole(path, (json.dumps(row) + "\n" for row in found), replace=True)
     rows_ = [json.loads(line) for line in path.read_text().splitlines()]
     lines = [(a, w) for row in rows_ for a, w in row["lines"]]
     if not lines:

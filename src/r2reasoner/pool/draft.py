@@ -1,12 +1,8 @@
 """A first pool file, made of what `discover` found, and the writing of it in one step."""
 
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from r2reasoner.errors import ConfigError
@@ -34,47 +30,6 @@ def pool_text(sources: Sequence[Source], name: str) -> str:
         blocks.append(_LOCAL_PRICES)
     blocks += [_worker_text(source, listed, unique) for source, listed, unique in workers]
     return "\n".join(blocks)
-
-
-def write_whole(file: Path, text: str, *, replace: bool = False) -> None:
-    """Write a file in one step: readers see all of it or nothing.
-
-    Raises ConfigError where it exists and `replace` is False, or cannot be written.
-    """
-    try:
-        handle, temporary = tempfile.mkstemp(dir=file.absolute().parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).chmod(0o644)
-            if replace:
-                Path(temporary).replace(file)
-            else:
-                _link(temporary, file)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-    except FileExistsError:
-        raise ConfigError(
-            f"{file} exists; choose another --out, or --force to replace it"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be written: {error.strerror}") from error
-
-
-def _link(temporary: str, file: Path) -> None:
-    """Give a file its name unless the name is taken: unlike a rename, a link never replaces."""
-    try:
-        os.link(temporary, file)
-    except FileExistsError:
-        raise
-    except OSError:
-        # This file system has no links.
-        if file.exists():
-            raise FileExistsError(file) from None
-        Path(temporary).rename(file)
 
 
 def _ordered(sources: Iterable[Source]) -> list[tuple[Source, Listed, str]]:
