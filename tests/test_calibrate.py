@@ -11,7 +11,7 @@ import pytest
 from models import write_model
 from pools import NoJitter, answers, plan_json, pool_at, step_of
 from r2reasoner.budget import Meter
-from r2reasoner.calibrate import Calibration, Item, Measured, write_outcomes
+from r2reasoner.calibrate import Calibration, Measured, write_outcomes
 from r2reasoner.client.base import Client
 from r2reasoner.client.embedded import EmbeddedClient
 from r2reasoner.client.openai import OpenAIClient
@@ -21,12 +21,12 @@ from r2reasoner.estimate import OutcomeModel
 from r2reasoner.ledger import Ledger
 from r2reasoner.mock import ChatCall, Fault, MockProvider
 from r2reasoner.pool.cards import Card, Endpoint, Pool
-from r2reasoner.types import Role
+from r2reasoner.types import Role, Task
 
 CHAIN = plan_json("double 4", ("add 1 to #1", [1]))
 TRUTH = {"double 4": "8", "add 1 to #1": "9"}
 CAN = {"small": {"double 4"}, "medium": set(TRUTH), "large": {"add 1 to #1"}}
-ITEM = Item("double 4, add 1", "9")
+ITEM = Task("double 4, add 1", "9")
 
 
 def worker(call: ChatCall) -> str:
@@ -97,7 +97,7 @@ async def test_every_model_does_every_subtask_on_the_reference_of_a_right_run(
 
 async def test_an_item_that_no_model_gets_right_teaches_nothing(ledger: Ledger) -> None:
     async with calibrating(ledger) as calibration:
-        measured = await calibration.run([Item("double 4, add 1", "10")])
+        measured = await calibration.run([Task("double 4, add 1", "10")])
     assert (measured.outcomes, measured.items, measured.unsolved) == ([], 1, 1)
 
 
@@ -172,7 +172,7 @@ async def test_words_that_no_model_has(ledger: Ledger, tmp_path: Path) -> None:
     client = EmbeddedClient()
     calibration = Calibration(pool, client, Direct(), Meter(ledger, "c"), same)
     with pytest.raises(UnknownWords, match="France"):
-        await calibration.run([Item("walk", "walk"), Item("capital of France", "Paris")])
+        await calibration.run([Task("walk", "walk"), Task("capital of France", "Paris")])
     await client.close()
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from r2reasoner.budget import Meter
 from r2reasoner.client.base import ChatRequest, Client
@@ -26,17 +26,10 @@ from r2reasoner.files import write_whole
 from r2reasoner.ledger import new_id
 from r2reasoner.plan import in_context
 from r2reasoner.pool.cards import Card, Pool
-from r2reasoner.types import Allocation, AnswerStatus, Choice, Plan, Query, Role
+from r2reasoner.types import Allocation, AnswerStatus, Choice, Plan, Query, Role, Task
 
 IN_FLIGHT: Final = 32
 Grade = Callable[[str, str], bool | None]
-
-
-class Item(NamedTuple):
-    """A query and its right answer."""
-
-    query: str
-    gold: str
 
 
 @dataclass(slots=True)
@@ -72,7 +65,7 @@ class Calibration:
         self._executor = Executor(client, pool)
 
     async def run(
-        self, items: Sequence[Item], say: Callable[[int], None] = lambda done: None
+        self, items: Sequence[Task], say: Callable[[int], None] = lambda done: None
     ) -> Measured:
         """Measure all items; `say` hears how many are done.
 
@@ -81,7 +74,7 @@ class Calibration:
         """
         gate = asyncio.Semaphore(IN_FLIGHT)
 
-        async def one(item: Item) -> None:
+        async def one(item: Task) -> None:
             async with gate:
                 await self._measure(item)
             self.measured.items += 1
@@ -95,7 +88,7 @@ class Calibration:
             raise errors.exceptions[0] from None
         return self.measured
 
-    async def _measure(self, item: Item) -> None:
+    async def _measure(self, item: Task) -> None:
         query = Query(item.query, new_id())
         planned = await self._decomposer.decompose(query, self._client, self._meter, None)
         reference: dict[int, str] | None = {}

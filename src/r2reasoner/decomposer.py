@@ -86,8 +86,8 @@ def _gave_up(query: Query, notes: list[str], error: Exception) -> Decomposition:
     return Decomposition(plans.direct(query.text), tuple(notes), failed=True)
 
 
-class PolicyDecomposer:
-    """A policy that writes the line format, in one go or step by step."""
+class _ByModel:
+    """A decomposer that calls a model; plans over its limits are invalid."""
 
     def __init__(
         self,
@@ -98,6 +98,10 @@ class PolicyDecomposer:
         self.card = card
         self.max_subtasks = max_subtasks
         self.max_bytes = max_bytes
+
+
+class PolicyDecomposer(_ByModel):
+    """A policy that writes the line format, in one go or step by step."""
 
     async def decompose(
         self, query: Query, client: Client, meter: Meter, deadline: float | None
@@ -172,18 +176,8 @@ class _Draft(NamedTuple):
     rest: str
 
 
-class PromptedDecomposer:
+class PromptedDecomposer(_ByModel):
     """Any chat model, asked for JSON: by schema, as an object, as text; then one repair turn."""
-
-    def __init__(
-        self,
-        card: Card,
-        max_subtasks: int = plans.MAX_SUBTASKS,
-        max_bytes: int = plans.MAX_BYTES,
-    ) -> None:
-        self.card = card
-        self.max_subtasks = max_subtasks
-        self.max_bytes = max_bytes
 
     async def decompose(
         self, query: Query, client: Client, meter: Meter, deadline: float | None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 Pico = int
 """An amount of money in pico-dollars (10**-12 dollars)."""
@@ -86,6 +86,13 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
         )
+
+
+class Task(NamedTuple):
+    """A query and its right answer: what is measured and trained on."""
+
+    query: str
+    gold: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,17 @@ from r2reasoner.nano.items import (
     shifted,
     weight_set,
 )
-from r2reasoner.training.decompositions import Item
+from r2reasoner.types import Task
 
 LENGTH, JUMP = weight_set("length"), weight_set("addprim_jump")
 
 
-def sides_of(items: list[Item]) -> set[arithmetic.Side]:
+def sides_of(items: list[Task]) -> set[arithmetic.Side]:
     trees = [arithmetic.parse(i.query) for i in items if any(c.isdigit() for c in i.query)]
     return {arithmetic.side(o) for tree in trees for o in arithmetic.operations(tree)}
 
 
-def commands_of(items: list[Item]) -> set[str]:
+def commands_of(items: list[Task]) -> set[str]:
     return {i.query for i in items if not any(c.isdigit() for c in i.query)}
 
 

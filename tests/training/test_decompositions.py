@@ -7,8 +7,8 @@ import toy_pool
 from r2reasoner.client.openai import OpenAIClient
 from r2reasoner.ledger import Ledger
 from r2reasoner.mock import MockProvider
-from r2reasoner.training.decompositions import Item, Search, Searched, Weights, score
-from r2reasoner.types import Plan, Subtask
+from r2reasoner.training.decompositions import Search, Searched, Weights, score
+from r2reasoner.types import Plan, Subtask, Task
 
 
 class Proposed(NamedTuple):
@@ -21,7 +21,7 @@ CUT = Proposed(Plan((Subtask("red"), Subtask("blue")), "#1 #2"))
 WRONG_ORDER = Proposed(Plan((Subtask("red"), Subtask("blue")), "#2 #1"))
 DANGLING = Proposed(Plan((Subtask("red"), Subtask("blue")), "#1 #3"))
 WITH_WASTE = Proposed(Plan((Subtask("red"), Subtask("pink"), Subtask("blue")), "#1 #3"))
-ITEM = Item("red and blue", "RED BLUE")
+ITEM = Task("red and blue", "RED BLUE")
 
 
 async def search(

@@ -104,7 +104,7 @@ class _Task:
     def load(cls, file: Path, scorer: str | None, benchmark: str | None, pool: "Pool") -> "_Task":
         """Read a file's items, worded as `evaluate` words them. Raises ConfigError, DataError."""
         from r2reasoner.benchmarks import BENCHMARKS, open_benchmark
-        from r2reasoner.calibrate import Item
+        from r2reasoner.types import Task
 
         if benchmark is not None and scorer is not None:
             raise ConfigError(f"{benchmark} has its own scorer; leave out --scorer or --benchmark")
@@ -112,7 +112,7 @@ class _Task:
             raise DataError(f"{file}: no such file; expected JSON lines with query and answer")
         task = BENCHMARKS[benchmark] if benchmark else open_benchmark("items.jsonl", scorer)
         plain = all(card.prompt == "plain" for card in pool.workers)
-        items = tuple(Item(task.query(i, plain=plain), i.gold) for i in task.load(file))
+        items = tuple(Task(task.query(i, plain=plain), i.gold) for i in task.load(file))
         return cls(items, task.grade)
 
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from r2reasoner.errors import ConfigError
 from r2reasoner.nano import arithmetic, scan
 from r2reasoner.nano.data import TRAIN, Mix
-from r2reasoner.training.decompositions import Item
+from r2reasoner.types import Task
 
 SHIFTED_ACTIONS: Final = 11
 HELD_VERBS: Final = ("walk", "look")
@@ -86,28 +86,28 @@ def shifted(weights: WeightSet, seed: int) -> Shifted:
 
 def search_items(
     weights: WeightSet, scan_count: int, arithmetic_count: int, seed: int
-) -> list[Item]:
+) -> list[Task]:
     """Return items to search plans for: unseen commands, and expressions of 2 to 4 operands."""
     rng = random.Random(f"search {seed}")
     unseen = shifted(weights, seed).unseen
     single = [c for c in unseen if not {"and", "after"} & set(c.split())]
     commands = single + rng.sample(unseen, min(scan_count, len(unseen)))
-    items = [Item(c, scan.interpret(c)) for c in dict.fromkeys(commands)]
+    items = [Task(c, scan.interpret(c)) for c in dict.fromkeys(commands)]
     for _ in range(arithmetic_count if weights.arithmetic else 0):
         node = arithmetic.sample(rng.choice((2, 3, 3, 4, 4, 4)), TRAIN, rng)
-        items.append(Item(arithmetic.render(node), str(node.value)))
+        items.append(Task(arithmetic.render(node), str(node.value)))
     return items
 
 
 def calibration_items(
     weights: WeightSet, scan_count: int, arithmetic_count: int, seed: int
-) -> list[Item]:
+) -> list[Task]:
     """Return items to measure the pool on: operations that no worker has seen, no test item."""
     rng = random.Random(f"calibration {seed}")
     longest = sorted(weights.training, key=lambda c: -len(scan.interpret(c).split()))
     commands = rng.sample(longest[: len(longest) // 2], min(scan_count, len(longest) // 2))
-    items = [Item(c, scan.interpret(c)) for c in commands]
+    items = [Task(c, scan.interpret(c)) for c in commands]
     for number in range(arithmetic_count if weights.arithmetic else 0):
         node = arithmetic.sample((2, 3, 4)[number % 3], DEV, rng)
-        items.append(Item(arithmetic.render(node), str(node.value)))
+        items.append(Task(arithmetic.render(node), str(node.value)))
     return items

@@ -21,8 +21,7 @@ from r2reasoner.errors import CallError, CallFault, ConfigError
 from r2reasoner.ledger import Ledger, new_id
 from r2reasoner.nano import arithmetic, scan
 from r2reasoner.pool.cards import Card, Pool
-from r2reasoner.training.decompositions import Item
-from r2reasoner.types import Message, Role
+from r2reasoner.types import Message, Role, Task
 
 RIGHT: Final = 0.95
 NOISE: Final = 0.02
@@ -41,7 +40,7 @@ class Kind(NamedTuple):
 
     family: Family
     name: str
-    items: tuple[Item, ...]
+    items: tuple[Task, ...]
     seen: bool = False
     apart: str = ""
 
@@ -147,7 +146,7 @@ def _scan_kinds(split: str, count: int, rng: random.Random) -> Iterator[Kind]:
             groups.setdefault(name, []).append(command)
         for name in sorted(groups, key=_PHRASE_ORDER.index):
             chosen = rng.sample(groups[name], min(count, len(groups[name])))
-            items = tuple(Item(c, scan.interpret(c)) for c in chosen)
+            items = tuple(Task(c, scan.interpret(c)) for c in chosen)
             yield Kind("scan", name if seen else f"{name}, {split} test", items, seen)
 
 
@@ -186,14 +185,14 @@ def _operation_kind(left: int, sign: str, right: int, count: int, rng: random.Ra
     apply = arithmetic.OPERATORS[sign]
     lefts, rights = DIGITS[left], DIGITS[right]
     pairs = range(len(lefts) * len(rights))
-    items: list[Item] = []
+    items: list[Task] = []
     for number in rng.sample(pairs, min(len(pairs), SPARE_DRAWS * count)):
         if len(items) == count:
             break
         a, b = lefts[number // len(rights)], rights[number % len(rights)]
         in_range = 0 <= apply(a, b) <= arithmetic.LARGEST_VALUE
         if in_range and arithmetic.side((a, sign, b)) == "test":
-            items.append(Item(f"{a} {sign} {b}", str(apply(a, b))))
+            items.append(Task(f"{a} {sign} {b}", str(apply(a, b))))
     apart = NOBODY if (left, sign, right) == (2, "*", 2) else ONE_DIGIT if left + right == 2 else ""
     return Kind("arithmetic", f"{left}x{right} {sign}", tuple(items), apart=apart)
 
@@ -203,7 +202,7 @@ def _expression_kinds(count: int, seed: int) -> Iterator[Kind]:
         for operands in (2, 3, 4):
             name = f"{operands} operands" + (f", {UNSEEN_VALUES}" if unseen else "")
             found = arithmetic.held_out_items([operands], count, seed, unseen_values=unseen)
-            items = tuple(Item(str(i["expression"]), str(i["value"])) for i in found)
+            items = tuple(Task(str(i["expression"]), str(i["value"])) for i in found)
             yield Kind("arithmetic", name, items, apart=UNSEEN_VALUES if unseen else "")
 
 
@@ -251,7 +250,7 @@ async def _measure(
     total = len(cards) * sum(len(kind.items) for kind in wanted)
     done = 0
 
-    async def work(card: Card, left: Iterator[tuple[int, Item]], meter: Meter) -> None:
+    async def work(card: Card, left: Iterator[tuple[int, Task]], meter: Meter) -> None:
         nonlocal done
         for kind, item in left:
             correct = await _is_right(card, item, client, meter)
@@ -275,7 +274,7 @@ async def _measure(
     ]
 
 
-async def _is_right(card: Card, item: Item, client: Client, meter: Meter) -> bool:
+async def _is_right(card: Card, item: Task, client: Client, meter: Meter) -> bool:
     request = ChatRequest(
         messages=(Message("user", item.query),),
         max_tokens=card.max_tokens,

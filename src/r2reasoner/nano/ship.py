@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from r2reasoner.budget import Meter
-from r2reasoner.calibrate import Calibration, Item, write_outcomes
+from r2reasoner.calibrate import Calibration, write_outcomes
 from r2reasoner.client import PoolClient
 from r2reasoner.client.embedded import checksum
 from r2reasoner.decomposer import open_decomposer
@@ -88,10 +88,7 @@ def calibrate(
     say: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Measure a nano pool on items that no worker has seen and write `out` (.npz)."""
-    wanted = [
-        Item(item.query, item.gold)
-        for item in items.calibration_items(weights, count // 3, count - count // 3, seed)
-    ]
+    wanted = items.calibration_items(weights, count // 3, count - count // 3, seed)
 
     async def measure() -> None:
         client = PoolClient()

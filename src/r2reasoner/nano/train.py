@@ -32,7 +32,8 @@ from r2reasoner.nano.items import WeightSet
 from r2reasoner.nano.propose import propose
 from r2reasoner.nano.vocabulary import vocabulary
 from r2reasoner.pool.cards import Card, Endpoint, Pool, Price
-from r2reasoner.training.decompositions import Item, Search, Searched, Weights
+from r2reasoner.training.decompositions import Search, Searched, Weights
+from r2reasoner.types import Task
 
 Say = Callable[[str], None]
 STRETCH: Final = 16
@@ -235,7 +236,7 @@ async def _search(
     ]
 
 
-async def _search_parts_first(run: Search, wanted: list[Item]) -> list[Searched]:
+async def _search_parts_first(run: Search, wanted: list[Task]) -> list[Searched]:
     """Search commands of one phrase; what was right for a phrase is proposed for it in longer ones.
 
     Two phrases with all their plans would make 900 candidates a command.

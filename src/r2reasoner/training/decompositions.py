@@ -20,7 +20,7 @@ from r2reasoner.executor import Executor
 from r2reasoner.ledger import Ledger, new_id
 from r2reasoner.plan import validate
 from r2reasoner.pool.cards import Pool
-from r2reasoner.types import Allocation, Answer, Choice, Plan, Query
+from r2reasoner.types import Allocation, Answer, Choice, Plan, Query, Task
 
 IN_FLIGHT: Final = 64
 
@@ -52,13 +52,6 @@ class Weights:
     tolerance: float = 0.35
 
 
-class Item(NamedTuple):
-    """A training task and its right answer."""
-
-    query: str
-    gold: str
-
-
 class Tried(NamedTuple):
     """A candidate that was run: its score (lower is better) and whether it was right."""
 
@@ -70,7 +63,7 @@ class Tried(NamedTuple):
 class Searched(NamedTuple):
     """All candidates of an item, and the best right one (None where none is right)."""
 
-    item: Item
+    item: Task
     tried: tuple[Tried, ...]
     best: Tried | None
 
@@ -97,7 +90,7 @@ class Search:
 
     async def run(
         self,
-        items: Iterable[Item],
+        items: Iterable[Task],
         propose: Callable[[str], Sequence[Candidate]],
         say: Callable[[int], None] = lambda done: None,
     ) -> list[Searched]:
@@ -105,7 +98,7 @@ class Search:
         gate = asyncio.Semaphore(IN_FLIGHT)
         done = 0
 
-        async def one(item: Item) -> Searched:
+        async def one(item: Task) -> Searched:
             nonlocal done
             async with gate:
                 tried = [await self._try(item, c) for c in propose(item.query)]
@@ -124,7 +117,7 @@ class Search:
         limit = min((t.score for t in right), default=0.0) + self._weights.tolerance
         return next((t for t in right if t.score <= limit), None)
 
-    async def _try(self, item: Item, candidate: Candidate) -> Tried:
+    async def _try(self, item: Task, candidate: Candidate) -> Tried:
         plan = candidate.plan
         try:
             validate(plan)
