@@ -23,6 +23,7 @@ lint: $(VENV)/.training  ## ruff and mypy
 
 benchmarks: $(VENV)/.dev  ## speed measurements, written to benchmarks/results
 	$(BIN)/python benchmarks/client_cpu.py
+	$(BIN)/python benchmarks/critical_path.py
 
 $(VENV)/.runtime: pyproject.toml
 	scripts/setup runtime $(PYTHON) $(VENV)
