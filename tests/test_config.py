@@ -41,7 +41,7 @@ def test_a_cap_below_a_pico_dollar_is_not_no_cap() -> None:
         ("trade_off", 1.5, "--trade-off: expected a number from 0"),
         ("trade_off", float("nan"), "got 'nan'"),
         ("trade_off", True, "got 'True'"),
-        ("deadline_s", 0, "--deadline-s: expected seconds above 0"),
+        ("deadline_s", 0, "--deadline: expected seconds above 0"),
         ("max_subtasks", 2.5, "expected a whole number from 1 to 100"),
         ("max_subtasks", Decimal("1e999999"), "expected a whole number"),
         ("max_query_bytes", 0, "expected a whole number of bytes"),

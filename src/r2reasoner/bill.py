@@ -15,7 +15,6 @@ from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.types import AnswerStatus, Message, Pico, Role, Trace, Usage, to_dollars
 
 BYTES_PER_TOKEN: Final = 4
-WHOLE: Final = (AnswerStatus.COMPLETE, AnswerStatus.CHEAP_FINISH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ def bill(trace: Trace, pool: Pool) -> Bill:
             lines.append(Line(role, len(calls), usage, trace.cost(role)))
     strongest = pool.strongest
     alone = None
-    if strongest.price is not None and trace.answer.status in WHOLE:
+    if strongest.price is not None and trace.answer.status is AnswerStatus.COMPLETE:
         alone = strongest.price.cost(_one_call(strongest, trace))
     return Bill(tuple(lines), trace.cost(), strongest.name, alone)
 

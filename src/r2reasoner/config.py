@@ -57,7 +57,7 @@ def settings(table: Mapping[str, Any] | None = None, source: str = "", **flags: 
         values[key] = _checked(key, value, _KEYS - {"pool"}, f"{source}: [{TABLE}] {key}")
     for key, value in flags.items():
         if value is not None:
-            values[key] = _checked(key, value, _KEYS, f"--{key.replace('_', '-')}")
+            values[key] = _checked(key, value, _KEYS, _FLAGS.get(key, f"--{key.replace('_', '-')}"))
     return Settings(**values)
 
 
@@ -162,3 +162,4 @@ _RULES: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "pool": ("the name of a shipped pool or the path of a pool file", _name),
 }
 _KEYS: Final = frozenset(field.name for field in fields(Settings))
+_FLAGS: Final = {"deadline_s": "--deadline"}

@@ -124,6 +124,11 @@ def default_path() -> Path:
     return (Path(home) if home else Path.home() / ".r2reasoner") / "r2reasoner.db"
 
 
+def evaluations_path() -> Path:
+    """Return where comparisons keep their calls, apart from the queries that a user asked."""
+    return default_path().with_name("evaluations.db")
+
+
 class Ledger:
     """One SQLite file (or database of another kind by its SQLAlchemy URL): entries and traces.
 

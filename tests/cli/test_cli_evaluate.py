@@ -19,7 +19,7 @@ from r2reasoner.cli.evaluate import register
 from r2reasoner.errors import ConfigError, DataError
 from r2reasoner.evaluation.rows import RowsFile
 from r2reasoner.evaluation.spending import CapReached
-from r2reasoner.ledger import Ledger
+from r2reasoner.ledger import Ledger, evaluations_path
 from r2reasoner.mock import MockProvider
 from r2reasoner.nano import scan
 
@@ -91,7 +91,7 @@ def test_a_table_and_a_result_file_with_every_field(provider: MockProvider) -> N
     assert len(result["comparisons"]) == 4
     origin = result["provenance"]
     assert (origin["seed"], origin["pool"]["name"], origin["trade_off"]) == (0, "toy", 0.5)
-    with Ledger.open() as ledger:
+    with Ledger.open(evaluations_path()) as ledger:
         assert ledger.totals().calls == len(provider.books)
     with RowsFile(Path("result.json.rows.jsonl")) as rows:
         assert len(rows.rows) == 30
@@ -184,7 +184,7 @@ def test_ctrl_c_leaves_whole_rows_and_the_same_command_goes_on(provider: MockPro
     with RowsFile(rows_file) as rows:
         kept = len(rows.rows)
     assert 0 < kept < 6
-    with Ledger.open() as ledger:
+    with Ledger.open(evaluations_path()) as ledger:
         assert not ledger.totals().open
     provider.latency_s = 0.0
     before = len(provider.books)

@@ -178,16 +178,21 @@ def test_init_takes_keys_by_name_and_never_shows_them(
     assert all(card.price for card in load_pool(out).workers)
 
 
-def test_init_with_nothing_at_hand_points_to_nano_and_writes_nothing(tmp_path: Path) -> None:
+def test_init_with_nothing_at_hand_writes_the_nano_pool(tmp_path: Path) -> None:
     out = tmp_path / "r2.toml"
     with closed_port() as closed:
         text = run("init", "--out", out, "--local", closed)
-        as_json = run("init", "--out", out, "--local", closed, "--json")
+        as_json = run("init", "--out", out, "--local", closed, "--json", "--force")
     assert (text.exit_code, as_json.exit_code) == (0, 0)
-    assert "--pool nano" in text.stdout
+    assert "found no provider key and no model server" in text.stdout
     assert "OPENAI_API_KEY" in text.stdout
-    assert document(as_json) == {"written": None, "found": []}
-    assert not out.exists()
+    assert document(as_json) == {"written": str(out), "found": []}
+    pool, nano = load_pool(out), load_pool("nano")
+    assert (pool.workers, pool.policies, pool.outcomes) == (
+        nano.workers,
+        nano.policies,
+        nano.outcomes,
+    )
 
 
 def test_init_keeps_an_existing_file_unless_forced(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def demo(
     from rich.console import Console
 
     from r2reasoner.evaluation.spending import SpendingLedger
+    from r2reasoner.ledger import evaluations_path
     from r2reasoner.pool.load import load_pool
 
     started = time.monotonic()
@@ -52,7 +53,7 @@ def demo(
     loaded = load_pool(pool)
     evaluations = [_evaluation(loaded, *task, items, seed) for task in TASKS]
     _introduce(loaded, console)
-    with SpendingLedger.open(db) as ledger:
+    with SpendingLedger.open(db or evaluations_path()) as ledger:
         for evaluation in evaluations:
             asyncio.run(_show(evaluation, ledger, console))
         summaries = [_measure(evaluation, ledger, console) for evaluation in evaluations]

@@ -86,6 +86,7 @@ def evaluate(
     from r2reasoner.errors import R2Error
     from r2reasoner.evaluation.evaluate import Evaluation, default_in_flight
     from r2reasoner.evaluation.spending import SpendingLedger
+    from r2reasoner.ledger import evaluations_path
     from r2reasoner.pool.load import find_pool, load_pool
     from r2reasoner.strategies import expand_strategies
 
@@ -111,7 +112,7 @@ def evaluate(
         return
     result = out or Path("runs") / f"{task.name}-{name.replace(':', '-')}.json"
     rows_file = result.with_name(f"{result.name}.rows.jsonl")
-    with SpendingLedger.open(db) as ledger:
+    with SpendingLedger.open(db or evaluations_path()) as ledger:
         ledger.cap = cap
         try:
             rows = asyncio.run(_run(evaluation, ledger, rows_file, in_flight, again))
@@ -256,8 +257,21 @@ def _report(
 
     print_summary(summary, Console())
     print(f"result in {result}, one row per item in {result}.rows.jsonl")
-    for note in notes:
+    for note in notes + _empty_handed(rows):
         _say(f"warning: {note}")
+
+
+def _empty_handed(rows: "list[list[ItemRow]]") -> list[str]:
+    """Say which strategies got no whole answer at all: that is a failure, not a result."""
+    from r2reasoner.evaluation.results import WHOLE
+
+    return [
+        f"{own[0].strategy}: no whole answer to any item, so its figures mean nothing"
+        f" ({next((row.error for row in own if row.error), 'no error was told')});"
+        " mend the cause and run the same command with --again"
+        for own in rows
+        if not any(row.status in WHOLE for row in own)
+    ]
 
 
 def _dry_run(evaluation: "Evaluation", notes: list[str], *, as_json: bool) -> None:

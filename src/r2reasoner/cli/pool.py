@@ -130,12 +130,11 @@ def init(
     asked = {server.name: server for server in map(local_server, local or ())}
     servers = tuple(asked.values()) or LOCAL_SERVERS
     sources = asyncio.run(find_sources(os.environ, servers))
-    if sources:
-        write_whole(out, pool_text(sources, out.stem.strip() or "mine"), replace=force)
+    text = pool_text(sources, out.stem.strip() or "mine") if sources else _nano_text()
+    write_whole(out, text, replace=force)
     if as_json:
-        written = str(out) if sources else None
         found = [_source_document(source) for source in sources]
-        print(json.dumps({"written": written, "found": found}, indent=2))
+        print(json.dumps({"written": str(out), "found": found}, indent=2))
     elif sources:
         for source in sources:
             how = f"key in {source.key_env}" if source.key_env else "on this machine"
@@ -143,7 +142,7 @@ def init(
             print(f"found {source.name} ({source.base_url}, {how}): {names}")
         print(f"wrote {out}; now: r2reasoner pool check --pool {out}")
     else:
-        _print_nothing_found([server.base_url for server in servers])
+        _print_nothing_found([server.base_url for server in servers], out)
 
 
 async def _check(pool: "Pool", timeout_s: float) -> "list[Reached]":
@@ -272,13 +271,21 @@ def _source_document(source: "Source") -> dict[str, Any]:
     }
 
 
-def _print_nothing_found(urls: Sequence[str]) -> None:
+def _nano_text() -> str:
+    """Return the nano pool's file, its relative paths made absolute."""
+    from r2reasoner.pool.load import PACKAGE, find_pool
+
+    text = find_pool("nano").read_text(encoding="utf-8")
+    return text.replace('= "nano/', f'= "{PACKAGE.as_posix()}/nano/')
+
+
+def _print_nothing_found(urls: Sequence[str], out: Path) -> None:
     from r2reasoner.pool.discover import PROVIDERS
 
-    print("found no provider key and no model server, so no file was written")
+    print("found no provider key and no model server")
     print("  keys looked for: " + ", ".join(p.key_env for p in PROVIDERS if p.key_env))
     print("  servers asked:   " + ", ".join(urls))
-    print("the nano pool needs neither: r2reasoner pool show --pool nano")
+    print(f"wrote the nano pool, which needs neither, to {out}: edit it, or run init again")
 
 
 def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -22,7 +22,7 @@ from r2reasoner.files import write_whole
 from r2reasoner.types import PICO_PER_DOLLAR, AnswerStatus, Pico
 
 OURS: Final = "r2"
-_WHOLE: Final = frozenset({AnswerStatus.COMPLETE, AnswerStatus.CHEAP_FINISH})
+WHOLE: Final = frozenset({AnswerStatus.COMPLETE, AnswerStatus.CHEAP_FINISH})
 
 
 class StrategyFigures(TypedDict):
@@ -141,7 +141,7 @@ def _figures(rows: Sequence[ItemRow], ci95: Interval | None) -> StrategyFigures:
         plan_failures=sum(row.plan_failed for row in rows),
         model_share={m: count / answered.total() for m, count in sorted(answered.items())},
         unscored=sum(not row.scored for row in rows),
-        failed=sum(row.status not in _WHOLE for row in rows),
+        failed=sum(row.status not in WHOLE for row in rows),
         fell_back=sum(row.fell_back for row in rows),
         decomposed_share=sum(row.decomposed for row in rows) / n,
         subtasks=sum(row.subtasks for row in rows) / n,
