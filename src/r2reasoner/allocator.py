@@ -63,6 +63,11 @@ def per_subtask(
     )
 
 
+def uniform(plan: Plan, choice: Choice, name: str) -> Allocation:
+    """Build the allocation that gives every subtask the same choice."""
+    return per_subtask(plan, lambda number, text: choice, name, calibrated=False)
+
+
 class LadderAllocator:
     """One rung of the workers' ladder for every subtask, by the dial alone."""
 
@@ -75,8 +80,7 @@ class LadderAllocator:
         self, query: Query, plan: Plan, client: Client, meter: Meter, deadline: float | None
     ) -> Allocation:
         """Return the same choice for every subtask."""
-        choice = Choice(self._card.name, self._reason)
-        return per_subtask(plan, lambda n, text: choice, "ladder", calibrated=False)
+        return uniform(plan, Choice(self._card.name, self._reason), "ladder")
 
 
 class CalibratedAllocator:
@@ -89,7 +93,6 @@ class CalibratedAllocator:
     """
 
     def __init__(self, pool: Pool, outcomes: OutcomeModel, trade_off: float) -> None:
-        self._pool = pool
         self._outcomes = outcomes
         self._mu = math.inf if trade_off >= 1 else trade_off**2 / (4 * (1 - trade_off))
         known = [c.name for c in pool.workers if c.name in outcomes.models]

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
+from r2reasoner.allocator import uniform
 from r2reasoner.budget import Meter
 from r2reasoner.client.base import ChatRequest, Client
 from r2reasoner.decomposer import Decomposer
@@ -26,7 +27,7 @@ from r2reasoner.files import write_whole
 from r2reasoner.ledger import new_id
 from r2reasoner.plan import in_context
 from r2reasoner.pool.cards import Card, Pool
-from r2reasoner.types import Allocation, AnswerStatus, Choice, Plan, Query, Role, Task
+from r2reasoner.types import AnswerStatus, Choice, Plan, Query, Role, Task
 
 IN_FLIGHT: Final = 32
 Grade = Callable[[str, str], bool | None]
@@ -120,11 +121,11 @@ class Calibration:
         """Return the subtasks' answers of the strongest model whose whole run is right."""
         for card in reversed(self._pool.workers):
             choice = Choice(card.name, "calibration")
-            choices = tuple(None if s.is_join else choice for s in plan.subtasks)
+            allocation = uniform(plan, choice, "calibration")
             answer, steps = await self._executor.execute(
                 query,
                 plan,
-                Allocation(choices, "calibration", calibrated=False),
+                allocation,
                 self._meter,
                 lambda event: None,
                 started=time.monotonic(),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+from r2reasoner.allocator import uniform
 from r2reasoner.budget import Meter
 from r2reasoner.client.base import Client
 from r2reasoner.errors import PlanError
@@ -20,7 +21,7 @@ from r2reasoner.executor import Executor
 from r2reasoner.ledger import Ledger, new_id
 from r2reasoner.plan import validate
 from r2reasoner.pool.cards import Pool
-from r2reasoner.types import Allocation, Answer, Choice, Plan, Query, Task
+from r2reasoner.types import Answer, Choice, Plan, Query, Task
 
 IN_FLIGHT: Final = 64
 
@@ -128,12 +129,11 @@ class Search:
 
     async def _answer(self, query: str, plan: Plan) -> tuple[Answer, int]:
         worker = Choice(self._pool.strongest.name, "search")
-        choices = tuple(None if s.is_join else worker for s in plan.subtasks)
         meter = Meter(self._ledger, new_id())
         answer, _ = await self._executor.execute(
             Query(query, new_id()),
             plan,
-            Allocation(choices, "search", calibrated=False),
+            uniform(plan, worker, "search"),
             meter,
             lambda event: None,
             started=time.monotonic(),
