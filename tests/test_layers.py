@@ -15,7 +15,7 @@ LAYERS = (
     "pool",
     "budget ledger storage tables mock",
     "client",
-    "estimate decomposer allocator executor",
+    "estimate policy decomposer allocator executor",
     "router calibrate bill",
     "__init__",
     "benchmarks",

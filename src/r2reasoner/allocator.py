@@ -1,14 +1,17 @@
 """The subtask allocator: Plan -> Allocation (section "subtask allocator" of the paper).
 
-Three ways to choose a model for each subtask, behind one protocol:
-`CalibratedAllocator` from outcomes measured on training items, `LadderAllocator` from the cards
-alone (says "uncalibrated"), `PromptedAllocator` asks a model that reads subtasks and cards.
+Four ways to choose a model for each subtask, behind one protocol:
+`PolicyAllocator` asks a trained policy, subtask by subtask; `CalibratedAllocator` goes by outcomes
+measured on training items, `LadderAllocator` by the cards alone (says "uncalibrated");
+`PromptedAllocator` asks any chat model, which reads subtasks and cards.
 All obey one dial, `trade_off`: 0 is quality only, 1 is the cheapest model.
 """
 
+import asyncio
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from r2reasoner import prompts
@@ -17,6 +20,7 @@ from r2reasoner.client.base import ChatRequest, Client
 from r2reasoner.errors import (
     BudgetExceeded,
     CallError,
+    ConfigError,
     DataError,
     PlanError,
     PlanFault,
@@ -24,10 +28,12 @@ from r2reasoner.errors import (
 )
 from r2reasoner.estimate import OutcomeModel
 from r2reasoner.plan import in_context
+from r2reasoner.policy import asked, read_model
 from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.types import Allocation, Choice, Message, Plan, Query, Role
 
 ALLOCATION_MAX_TOKENS: Final = 600
+POLICY_MAX_TOKENS: Final = 2
 
 
 class Allocator(Protocol):
@@ -46,7 +52,10 @@ def open_allocator(pool: Pool, trade_off: float) -> Allocator:
         return CalibratedAllocator(pool, OutcomeModel.load(pool.outcomes), trade_off)
     if pool.allocator in ("calibrated", "ladder"):
         return LadderAllocator(pool, trade_off)
-    return PromptedAllocator(pool, pool.card(pool.allocator), trade_off)
+    card = pool.card(pool.allocator)
+    if card.plan_format == "line":
+        return PolicyAllocator(pool, card, trade_off)
+    return PromptedAllocator(pool, card, trade_off)
 
 
 def per_subtask(
@@ -73,14 +82,15 @@ class LadderAllocator:
 
     def __init__(self, pool: Pool, trade_off: float) -> None:
         top = len(pool.workers) - 1
-        self._card = pool.cheapest if trade_off == 1 else pool.workers[round((1 - trade_off) * top)]
-        self._reason = f"uncalibrated: trade-off {trade_off:g} on the ladder of {top + 1} models"
+        card = pool.cheapest if trade_off == 1 else pool.workers[round((1 - trade_off) * top)]
+        reason = f"uncalibrated: trade-off {trade_off:g} on the ladder of {top + 1} models"
+        self.choice = Choice(card.name, reason)
 
     async def allocate(
         self, query: Query, plan: Plan, client: Client, meter: Meter, deadline: float | None
     ) -> Allocation:
         """Return the same choice for every subtask."""
-        return uniform(plan, Choice(self._card.name, self._reason), "ladder")
+        return uniform(plan, self.choice, "ladder")
 
 
 class CalibratedAllocator:
@@ -116,18 +126,20 @@ class CalibratedAllocator:
         """Return the best model for each subtask's text; no model is called."""
         return per_subtask(
             plan,
-            lambda number, text: self._choose(in_context(plan, number)),
+            lambda number, text: self.choose(in_context(plan, number)),
             "calibrated",
             calibrated=True,
         )
 
-    def _choose(self, text: str) -> Choice:
+    def choose(self, text: str, among: Set[str] | None = None) -> Choice:
+        """Return the best of the measured models (or those of them in `among`) for a text."""
         p_right = self._outcomes.p_right(text)
+        names = [name for name in self._cost if among is None or name in among]
         if math.isinf(self._mu):
-            best = min(self._cost, key=lambda name: self._cost[name])
+            best = min(names, key=lambda name: self._cost[name])
         else:
             best = max(
-                self._cost,
+                names,
                 key=lambda name: math.log(p_right[name]) - self._mu * self._cost[name],
             )
         return Choice(
@@ -135,6 +147,65 @@ class CalibratedAllocator:
             f"right {p_right[best]:.0%} of the time at {self._cost[best]:.1%} of the top price",
             p_right[best],
         )
+
+
+class PolicyAllocator:
+    """A trained policy that reads a subtask in its context and writes one model's token.
+
+    Subtasks are asked for at the same time. Where it writes no model that it knows, the ladder
+    chooses, visibly. Workers that came to the pool after it was trained are compared with its
+    choice by measured outcomes, so a new model needs no new policy.
+    """
+
+    def __init__(self, pool: Pool, card: Card, trade_off: float) -> None:
+        workers = {w.name for w in pool.workers}
+        unknown = [name for name in card.knows if name not in workers]
+        if not card.knows or unknown:
+            raise ConfigError(
+                f"policy {card.name!r}: knows must list workers of this pool, weakest first;"
+                f" {', '.join(unknown) if unknown else 'it lists none'}"
+            )
+        self.card = card
+        self._trade_off = trade_off
+        self._ladder = LadderAllocator(pool, trade_off)
+        self._newcomers = workers - set(card.knows)
+        self._measured: CalibratedAllocator | None = None
+        if self._newcomers and pool.outcomes is not None and pool.outcomes.exists():
+            outcomes = OutcomeModel.load(pool.outcomes)
+            self._newcomers &= set(outcomes.models)
+            self._measured = CalibratedAllocator(pool, outcomes, trade_off)
+
+    async def allocate(
+        self, query: Query, plan: Plan, client: Client, meter: Meter, deadline: float | None
+    ) -> Allocation:
+        """Return the policy's choices. Raises DeadlineExceeded and LedgerError."""
+        numbers = [n for n, s in enumerate(plan.subtasks, 1) if not s.is_join]
+        choices = await asyncio.gather(
+            *(self._choose(plan, number, client, meter, deadline) for number in numbers)
+        )
+        chosen = dict(zip(numbers, choices, strict=True))
+        return per_subtask(
+            plan, lambda number, text: chosen[number], self.card.name, calibrated=True
+        )
+
+    async def _choose(
+        self, plan: Plan, number: int, client: Client, meter: Meter, deadline: float | None
+    ) -> Choice:
+        text = in_context(plan, number)
+        request = ChatRequest(
+            messages=(Message("user", asked(self.card, self._trade_off, text)),),
+            max_tokens=POLICY_MAX_TOKENS,
+            role=Role.ALLOCATOR,
+            subtask=number,
+        )
+        try:
+            completion = await client.complete(self.card, request, meter, deadline)
+            name = read_model(completion.text, self.card.knows)
+        except (BudgetExceeded, CallError, PlanError, UnknownWords) as error:
+            return replace(self._ladder.choice, reason=f"ladder, since {error}")
+        if self._measured is not None and self._newcomers:
+            return self._measured.choose(text, {name, *self._newcomers})
+        return Choice(name, f"chosen by {self.card.name}")
 
 
 class PromptedAllocator:

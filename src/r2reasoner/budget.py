@@ -148,6 +148,42 @@ class Meter:
         self._ledger.finish(settled)
         return settled
 
+    def recorded(
+        self,
+        card: Card,
+        *,
+        role: Role,
+        subtask: int | None,
+        usage: Usage,
+        cost: Pico | None,
+        latency_s: float,
+        finish_reason: str | None,
+        note: str | None,
+    ) -> Call:
+        """Put a call on the bill whose answer stood on record, so that nothing was dispatched.
+
+        It has no ledger entry, and nothing is reserved or spent: it was paid for before.
+        """
+        call = Call(
+            id=new_id(),
+            role=role,
+            model=card.name,
+            subtask=subtask,
+            attempt=0,
+            outcome=CallOutcome.OK,
+            usage=usage,
+            cost=cost,
+            bound=cost,
+            started_at=time.time(),
+            latency_s=latency_s,
+            ttft_s=latency_s,
+            finish_reason=finish_reason,
+            error=None,
+            note=f"{note}; on record" if note else "on record",
+        )
+        self.calls.append(call)
+        return call
+
     def _afford(self, card: Card, bound: Usage) -> Pico | None:
         """Return the bound in pico-dollars if it fits, None for an unknown price without a cap."""
         left = self.left()

@@ -18,6 +18,7 @@ from r2reasoner.types import Pico, to_pico
 
 MAX_FILE_BYTES: Final = 4 * 2**20
 TABLE: Final = "router"
+TRADE_OFF: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class Settings:
     a shipped pool or a pool file; None leaves the choice to `pool.load.find_pool`.
     """
 
-    trade_off: float = 0.3
+    trade_off: float = TRADE_OFF
     max_cost: Decimal | None = None
     deadline_s: float = 300.0
     max_subtasks: int = 12

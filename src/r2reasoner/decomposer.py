@@ -14,6 +14,7 @@ from r2reasoner import plan as plans
 from r2reasoner import prompts
 from r2reasoner.budget import Meter
 from r2reasoner.client.base import ChatRequest, Client, Completion
+from r2reasoner.config import TRADE_OFF
 from r2reasoner.errors import (
     BudgetExceeded,
     CallError,
@@ -22,6 +23,7 @@ from r2reasoner.errors import (
     PlanFault,
     UnknownWords,
 )
+from r2reasoner.policy import asked
 from r2reasoner.pool.cards import Card
 from r2reasoner.types import Message, Plan, Query, Role, Subtask
 
@@ -63,11 +65,15 @@ class Decomposer(Protocol):
 
 
 def open_decomposer(
-    card: Card, max_subtasks: int = plans.MAX_SUBTASKS, max_bytes: int = plans.MAX_BYTES
+    card: Card,
+    max_subtasks: int = plans.MAX_SUBTASKS,
+    max_bytes: int = plans.MAX_BYTES,
+    *,
+    trade_off: float = TRADE_OFF,
 ) -> Decomposer:
     """Return the decomposer that a card describes; larger plans are invalid."""
     if card.plan_format == "line":
-        return PolicyDecomposer(card, max_subtasks, max_bytes)
+        return PolicyDecomposer(card, max_subtasks, max_bytes, trade_off=trade_off)
     return PromptedDecomposer(card, max_subtasks, max_bytes)
 
 
@@ -103,6 +109,17 @@ class _ByModel:
 class PolicyDecomposer(_ByModel):
     """A policy that writes the line format, in one go or step by step."""
 
+    def __init__(
+        self,
+        card: Card,
+        max_subtasks: int = plans.MAX_SUBTASKS,
+        max_bytes: int = plans.MAX_BYTES,
+        *,
+        trade_off: float = TRADE_OFF,
+    ) -> None:
+        super().__init__(card, max_subtasks, max_bytes)
+        self.trade_off = trade_off
+
     async def decompose(
         self, query: Query, client: Client, meter: Meter, deadline: float | None
     ) -> Decomposition:
@@ -135,7 +152,7 @@ class PolicyDecomposer(_ByModel):
         deadline: float | None,
     ) -> plans.Written:
         request = ChatRequest(
-            messages=(Message("user", draft.rest),),
+            messages=(Message("user", asked(self.card, self.trade_off, draft.rest)),),
             max_tokens=max(LINE_MAX_TOKENS, self.card.max_tokens),
             role=Role.DECOMPOSER,
             note=f"step {len(draft.steps) + 1}{' repair' if repair else ''}",

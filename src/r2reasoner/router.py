@@ -58,7 +58,10 @@ class Router:
             client=client or PoolClient(),
             decomposer=decomposer
             or open_decomposer(
-                pool.card(pool.decomposer), settings.max_subtasks, settings.max_plan_bytes
+                pool.card(pool.decomposer),
+                settings.max_subtasks,
+                settings.max_plan_bytes,
+                trade_off=settings.trade_off,
             ),
             allocator=allocator or open_allocator(pool, settings.trade_off),
             parallel=parallel,

@@ -18,8 +18,8 @@ class ChatRequest:
     """One request to a model.
 
     `rank` asks an embedded model for its next-likeliest answer (0 is the likeliest), which is how
-    a greedy policy repairs itself; endpoints over HTTP ignore it. `role`, `subtask` and `note`
-    only label the ledger entry.
+    a greedy policy repairs itself; endpoints over HTTP ignore it. `logprobs` asks how sure the
+    model is. `role`, `subtask` and `note` only label the ledger entry.
     """
 
     messages: tuple[Message, ...]
@@ -31,11 +31,15 @@ class ChatRequest:
     stop: tuple[str, ...] = ()
     response_format: Mapping[str, Any] | None = None
     rank: int = 0
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A model's whole answer. `cost` is that of the last attempt, None if the price is unknown."""
+    """A model's whole answer. `cost` is that of the last attempt, None if the price is unknown.
+
+    `logprob` is the mean log-probability of the answer's tokens, None where it is not known.
+    """
 
     text: str
     usage: Usage
@@ -45,6 +49,7 @@ class Completion:
     latency_s: float
     ttft_s: float | None
     attempts: int
+    logprob: float | None = None
 
 
 class Client(Protocol):

@@ -13,10 +13,14 @@ from fractions import Fraction
 from functools import lru_cache
 from math import lcm
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from r2reasoner.errors import ConfigError
 from r2reasoner.types import Pico, Usage
+
+MOST_LEVELS: Final = 9
+MOST_MODELS: Final = 12
+"""Most settings of the dial, and most workers, that a policy in the line format has words for."""
 
 
 class Group(StrEnum):
@@ -98,6 +102,8 @@ class Card:
     """One model. `prompt`: whether it takes chat messages or only the last user text.
 
     `plan_format`: how it writes plans when it is a decomposer. `price` None means unknown.
+    Of trained policies: `dial` is how many settings of `trade_off` it reads (0: none), `knows`
+    the workers that an allocator can name, weakest first.
     """
 
     name: str
@@ -113,6 +119,8 @@ class Card:
     plan_format: Literal["json", "line"] = "json"
     parameters: int | None = None
     sha256: str | None = None
+    dial: int = 0
+    knows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,6 +123,8 @@ def _card(table: CardTable, endpoints: dict[str, Endpoint]) -> Card:
         plan_format=table.plan_format,
         parameters=table.parameters,
         sha256=table.sha256,
+        dial=table.dial,
+        knows=table.knows,
     )
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from r2reasoner.pool.cards import Group, Price
+from r2reasoner.pool.cards import MOST_LEVELS, MOST_MODELS, Group, Price
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -113,7 +113,8 @@ class CardTable(_Table):
 
     Prices are dollars per million tokens, `price_source` where they were found; without them a
     hosted model takes its list price. `context` and `max_tokens` are tokens. `model` is the
-    name at the endpoint, or the folder below an embedded endpoint's path.
+    name at the endpoint, or the folder below an embedded endpoint's path. Of trained policies:
+    `dial`, the settings of the dial that it reads, and `knows`, the workers that it can name.
     """
 
     name: _Text
@@ -132,6 +133,8 @@ class CardTable(_Table):
     plan_format: Literal["json", "line"] = "json"
     parameters: _Whole | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    dial: Annotated[int, Field(ge=0, le=MOST_LEVELS), BeforeValidator(_not_bool)] = 0
+    knows: Annotated[tuple[_Text, ...], Field(max_length=MOST_MODELS)] = ()
 
     @model_validator(mode="after")
     def _belong_together(self) -> "CardTable":

@@ -47,7 +47,9 @@ def cot(context: StrategyContext) -> Router:
     most = context.settings.max_subtasks
     inner: Decomposer = PromptedDecomposer(strongest, most)
     if planner.plan_format == "line":
-        inner = PolicyDecomposer(replace(planner, price=strongest.price), most)
+        inner = PolicyDecomposer(
+            replace(planner, price=strongest.price), most, trade_off=context.settings.trade_off
+        )
     return Router.open(
         replace(context.pool, workers=(strongest,)),
         context.settings,
