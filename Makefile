@@ -13,10 +13,10 @@ demo: $(VENV)/.runtime  ## set up, then the main job on the nano pool (no key, n
 test: $(VENV)/.dev  ## set up, then the fast suite
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.training  ## the long tests, and those that train
+test-slow: $(VENV)/.dev  ## the long tests, and those that train
 	$(BIN)/python -m pytest -m slow
 
-lint: $(VENV)/.training  ## ruff and mypy
+lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -30,9 +30,6 @@ $(VENV)/.runtime: pyproject.toml
 
 $(VENV)/.dev: pyproject.toml
 	scripts/setup dev $(PYTHON) $(VENV)
-
-$(VENV)/.training: pyproject.toml
-	scripts/setup training $(PYTHON) $(VENV)
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,6 +15,7 @@ LAYERS = (
     "pool",
     "budget ledger storage tables mock",
     "client",
+    "outcomes",
     "estimate policy decomposer allocator executor",
     "router calibrate bill",
     "__init__",

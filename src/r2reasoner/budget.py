@@ -84,6 +84,7 @@ class Meter:
             price=card.price,
             started_at=time.time(),
             note=note,
+            card=card,
         )
         self._open[call.id] = call
         self.reserved += call.bound or 0

@@ -30,7 +30,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
 
 from r2reasoner.errors import DataError, LedgerError
-from r2reasoner.pool.cards import Price
+from r2reasoner.pool.cards import Card, Price
 from r2reasoner.types import Call, Pico, Role, Trace, Usage
 
 if TYPE_CHECKING:
@@ -61,7 +61,10 @@ if hasattr(os, "register_at_fork"):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryOpen:
-    """A call that is about to be dispatched. `bound` is in pico-dollars, None if unpriced."""
+    """A call that is about to be dispatched. `bound` is in pico-dollars, None if unpriced.
+
+    `card` says what limits its model's calls in flight; it is not recorded.
+    """
 
     id: str
     query_id: str
@@ -74,6 +77,7 @@ class EntryOpen:
     price: Price | None
     started_at: float
     note: str | None = None
+    card: Card | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,11 @@ class Ledger:
     def in_memory(cls) -> Self:
         """Open a ledger that lives in memory and dies with this object."""
         return cls.open("sqlite://")
+
+    @property
+    def where(self) -> str:
+        """The file or URL of its database, never with a password."""
+        return self._store.where
 
     async def begin(self, entry: EntryOpen) -> None:
         """Record a call before its dispatch; return when the entry is committed.

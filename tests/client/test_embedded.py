@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
+from math import exp, log
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,53 @@ class TestAnswers:
         asyncio.run(client.close())
 
 
+class TestLogProbabilities:
+    async def test_the_mean_over_the_answers_tokens(
+        self, client: EmbeddedClient, card: Card, meter: Meter
+    ) -> None:
+        got = await client.complete(card, ask(logprobs=True), meter)
+        # the test model adds 3 to the logit of what may follow first, 2 to the second: the
+        # embedding is normalised, a one-hot of 9 tokens becomes 3
+        first = 9 - log(exp(9) + exp(6) + 7)
+        second = 9 - log(exp(9) + 8)
+        assert got.text == "run left"
+        assert got.logprob == pytest.approx((first + second) / 2, abs=1e-3)
+
+    async def test_only_when_asked_for(
+        self, client: EmbeddedClient, card: Card, meter: Meter
+    ) -> None:
+        assert (await client.complete(card, ask(), meter)).logprob is None
+
+    async def test_the_next_beam_is_less_likely(
+        self, client: EmbeddedClient, card: Card, meter: Meter
+    ) -> None:
+        first, second = [
+            (await client.complete(card, ask(logprobs=True, rank=rank), meter)).logprob
+            for rank in (0, 1)
+        ]
+        assert first is not None
+        assert second is not None
+        assert second < first
+
+    async def test_asked_for_or_not_in_one_batch(
+        self, client: EmbeddedClient, card: Card, meter: Meter
+    ) -> None:
+        requests = [ask("walk " * (1 + n % 7), logprobs=n % 2 == 1) for n in range(100)]
+        got = await asyncio.gather(*(client.complete(card, r, meter) for r in requests))
+        assert {g.text for g in got} == {"run left"}
+        assert {g.logprob is None for g in got[::2]} == {True}
+        # what follows depends on the last token alone in this model
+        assert {round(g.logprob or 0, 4) for g in got[1::2]} == {round(got[1].logprob or 0, 4)}
+
+    async def test_a_long_prompt_is_not_cut(
+        self, client: EmbeddedClient, card: Card, meter: Meter
+    ) -> None:
+        long = replace(card, context=5000)
+        short = await client.complete(card, ask(logprobs=True), meter)
+        got = await client.complete(long, ask("walk " * 2000, logprobs=True), meter)
+        assert got.logprob == pytest.approx(short.logprob, abs=1e-3)
+
+
 class TestRefusals:
     async def test_unknown_words_are_refused_before_anything_is_recorded(
         self, client: EmbeddedClient, card: Card, meter: Meter, ledger: Ledger
@@ -250,7 +298,7 @@ class TestClosing:
         ]
         await asyncio.sleep(0)
         await asyncio.to_thread(model.close)
-        assert await asyncio.gather(*wishes) == [["run", "left"]] * 9
+        assert [wish.tokens for wish in await asyncio.gather(*wishes)] == [["run", "left"]] * 9
 
     async def test_a_call_that_meets_a_closing_client_fails_with_a_typed_error(
         self, card: Card, meter: Meter
@@ -273,7 +321,7 @@ class TestClosing:
         model = EmbeddedModel(folder / "runner", None)
         with pytest.raises((RuntimeError, ValueError, TypeError)):
             await model.generate([], -5, 0)
-        assert await model.generate(["<bos>", "walk", "<sep>"], 5, 0) == ["run", "left"]
+        assert (await model.generate(["<bos>", "walk", "<sep>"], 5, 0)).tokens == ["run", "left"]
         model.close()
 
 

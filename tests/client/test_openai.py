@@ -93,6 +93,20 @@ class TestAnswers:
         ]
         assert provider.books[0].role == "decomposer"
 
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_log_probabilities_where_the_endpoint_tells_them(
+        self, client: OpenAIClient, meter: Meter, stream: bool
+    ) -> None:
+        async def logprob_of(provider: MockProvider, request: ChatRequest) -> float | None:
+            card = card_at(provider.base_url)
+            return (await answer_of(client, card, request, meter, stream=stream)).logprob
+
+        async with MockProvider(logprob=lambda call: -0.25) as telling:
+            assert await logprob_of(telling, ask(logprobs=True)) == -0.25
+            assert await logprob_of(telling, ask()) is None
+        async with MockProvider() as silent:
+            assert await logprob_of(silent, ask(logprobs=True)) is None
+
     async def test_an_answer_at_its_length_says_so(
         self, client: OpenAIClient, meter: Meter
     ) -> None:

@@ -206,6 +206,62 @@ class TestAnswers:
         assert reader.reply().fault is not None
 
 
+class TestLogProbabilities:
+    @staticmethod
+    def choice(logprobs: object) -> dict[str, object]:
+        message = {"content": "hello you"}
+        return {"message": message, "finish_reason": "stop", "logprobs": logprobs}
+
+    @staticmethod
+    def tokens(*values: object) -> dict[str, object]:
+        return {"content": [{"token": "x", "logprob": value} for value in values]}
+
+    def test_asked_for_only_where_the_card_allows(self) -> None:
+        request = request_of("hello", logprobs=True)
+        refusing = replace(CARD, capabilities=frozenset({"no_logprobs"}))
+        assert json.loads(encode(CARD, request, stream=False))["logprobs"] is True
+        assert "logprobs" not in json.loads(encode(refusing, request, stream=False))
+
+    def test_the_mean_over_tokens(self) -> None:
+        body = json.dumps({"choices": [self.choice(self.tokens(-0.5, -1, 0))], "usage": USAGE})
+        assert read_answer(body.encode()).logprob == -0.5
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            None,
+            [],
+            "none",
+            {},
+            {"content": None},
+            {"content": []},
+            {"content": "x"},
+            {"content": [None]},
+            {"content": [{"token": "x"}]},
+            {"content": [{"logprob": -0.5}, {"logprob": "-1"}]},
+            {"content": [{"logprob": 0.5}]},
+            {"content": [{"logprob": True}]},
+            {"content": [{"logprob": float("nan")}]},
+            {"content": [{"logprob": float("-inf")}]},
+            {"content": [{"logprob": -(10**400)}]},
+        ],
+    )
+    def test_what_is_not_told_or_not_believed(self, told: object) -> None:
+        reply = read_answer(json.dumps({"choices": [self.choice(told)], "usage": USAGE}).encode())
+        assert reply.text == "hello you"
+        assert reply.logprob is None
+
+    def test_of_a_stream_they_are_gathered(self) -> None:
+        def piece(text: str, logprob: float) -> bytes:
+            choice = {"delta": {"content": text}, "logprobs": self.tokens(logprob)}
+            return event_of({"choices": [choice]})
+
+        _, reader = read_stream(
+            piece("a", -1.0) + piece("b", -2.0) + piece_of(finish="stop") + b"data: [DONE]\n\n"
+        )
+        assert reader.reply().logprob == -1.5
+
+
 class TestUsage:
     @pytest.mark.parametrize(
         ("raw", "usage"),

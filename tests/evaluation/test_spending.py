@@ -33,6 +33,17 @@ async def test_many_calls_at_once_stay_under_the_cap_and_use_what_turns_out_free
         assert ledger.totals().cost == ledger.spent
 
 
+def test_calls_of_a_later_event_loop_wait_for_room_too() -> None:
+    async def many() -> None:
+        await asyncio.gather(*(call(ledger, CARD, Usage(5, 5)) for _ in range(6)))
+
+    with SpendingLedger.in_memory() as ledger:
+        ledger.cap = 2 * BOUND_COST
+        for _ in range(2):
+            asyncio.run(many())
+        assert (ledger.spent, ledger.reserved) == (12 * 10 * 10**6, 0)
+
+
 async def test_what_cannot_fit_is_refused_before_its_dispatch() -> None:
     with SpendingLedger.in_memory() as ledger:
         ledger.cap = 5 * BOUND_COST // 2

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ def test_a_bare_request_has_defaults() -> None:
         rank=0,
         stream=False,
         include_usage=False,
+        logprobs=False,
     )
 
 
@@ -45,9 +47,11 @@ def test_every_field_is_read() -> None:
             stream=True,
             stream_options={"include_usage": True},
             response_format={"type": "text"},
+            logprobs=True,
             user="me",
         )
     )
+    assert ask.logprobs
     assert (ask.max_tokens, ask.stop, ask.rank) == (7, ("a", "b"), 2)
     assert (ask.stream, ask.include_usage) == (True, True)
     assert read_ask(body(stop="end")).stop == ("end",)
@@ -103,6 +107,7 @@ def test_messages_come_in_all_of_openais_forms() -> None:
         ({"r2_rank": -1}, "r2_rank"),
         ({"r2_rank": 99}, "r2_rank"),
         ({"stream": "yes"}, "stream"),
+        ({"logprobs": 1}, "logprobs"),
         ({"stream_options": 1}, "stream_options"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"response_format": "json"}, "response_format"),
@@ -168,6 +173,14 @@ def test_our_own_client_reads_both_forms_alike(text: str, include_usage: bool) -
     assert whole.finish_reason == streamed.finish_reason == "stop"
     assert whole.usage == Usage(3, 4)
     assert streamed.usage == (Usage(3, 4) if include_usage else None)
+
+
+def test_log_probabilities_come_in_both_forms() -> None:
+    sure = replace(reply("4 2"), tokens=("4", "2"), logprobs=(-0.5, -1.0))
+    assert read_answer(json.dumps(sure.as_object()).encode()).logprob == -0.75
+    reader = StreamReader()
+    reader.feed(b"".join(sure.as_events(include_usage=False)))
+    assert reader.reply().logprob == -0.75
 
 
 def test_an_empty_answer_is_still_a_whole_stream() -> None:

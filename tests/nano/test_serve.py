@@ -185,6 +185,19 @@ class TestTheOfficialClient:
         choice = stopped.choices[0]
         assert (choice.message.content, choice.finish_reason) == ("I_TURN_LEFT", "stop")
 
+    async def test_log_probabilities_are_given_when_asked_for(
+        self, server: NanoServer, strongest: str
+    ) -> None:
+        async with official(server) as client:
+            ask = client.chat.completions.create
+            told = await ask(model=strongest, messages=turn(), logprobs=True)
+            not_told = await ask(model=strongest, messages=turn())
+        assert not_told.choices[0].logprobs is None
+        assert told.choices[0].logprobs is not None
+        tokens = told.choices[0].logprobs.content or []
+        assert " ".join(t.token for t in tokens) == WALKED
+        assert all(-1 < t.logprob <= 0 for t in tokens)
+
     async def test_a_rank_asks_for_the_next_likeliest(
         self, server: NanoServer, strongest: str
     ) -> None:
@@ -288,12 +301,14 @@ class TestTheRoad:
                     messages=(Message("system", "x"), Message("user", text)),
                     max_tokens=card.max_tokens,
                     role=Role.WORKER,
+                    logprobs=True,
                 )
                 here = await in_process.complete(card, request, Meter(ledger, "here"))
                 there = await over_http.complete(
                     served.card(card.name), request, Meter(ledger, "there")
                 )
                 assert (here.text, here.usage, here.cost) == (there.text, there.usage, there.cost)
+                assert here.logprob == pytest.approx(there.logprob, abs=1e-4)
         await over_http.close()
         await in_process.close()
 

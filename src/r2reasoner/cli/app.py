@@ -12,7 +12,19 @@ import typer
 from typer.core import TyperGroup
 
 from r2reasoner import __version__
-from r2reasoner.cli import ask, calibrate, demo, evaluate, ledger, mock, nano, pool, trace
+from r2reasoner.cli import (
+    ask,
+    calibrate,
+    demo,
+    evaluate,
+    ledger,
+    mock,
+    nano,
+    outcomes,
+    pool,
+    trace,
+    train,
+)
 from r2reasoner.errors import R2Error, UnknownWords
 
 INTERRUPTED: Final = 130
@@ -57,8 +69,10 @@ app.command("init")(pool.init)
 app.command("mock")(mock.mock)
 app.add_typer(pool.app, name="pool")
 app.add_typer(nano.app, name="nano")
+app.add_typer(train.app, name="train")
 app.add_typer(trace.app, name="trace")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(outcomes.app, name="outcomes")
 
 
 def main() -> None:

@@ -166,6 +166,7 @@ class Attempt:
             latency_s=call.latency_s,
             ttft_s=call.ttft_s,
             attempts=self._number,
+            logprob=reply.logprob,
         )
 
     def fail(self, error: BaseException) -> None:

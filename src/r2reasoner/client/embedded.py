@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
+from statistics import fmean
 from typing import Any, Final, NamedTuple
 
 from r2reasoner.budget import Meter
@@ -27,12 +28,20 @@ SMALL_BYTES: Final = 16 << 20
 CHECKED_FILES: Final = ("model.bin", "vocabulary.json", "config.json")
 
 
+class Generated(NamedTuple):
+    """Generated tokens without the end token, and their log-probabilities if they were wanted."""
+
+    tokens: list[str]
+    logprobs: list[float] | None
+
+
 class _Wish(NamedTuple):
     prompt: list[str]
     max_tokens: int
     rank: int
+    logprobs: bool
     loop: asyncio.AbstractEventLoop
-    reply: "asyncio.Future[list[str]]"
+    reply: "asyncio.Future[Generated]"
 
 
 class EmbeddedModel:
@@ -63,10 +72,12 @@ class EmbeddedModel:
         self._thread = threading.Thread(target=self._serve, name=f"r2-{folder.name}", daemon=True)
         self._thread.start()
 
-    async def generate(self, prompt: list[str], max_tokens: int, rank: int) -> list[str]:
-        """Return the generated tokens, without the end token. Raises RuntimeError when closed."""
+    async def generate(
+        self, prompt: list[str], max_tokens: int, rank: int, *, logprobs: bool = False
+    ) -> Generated:
+        """Return what the model writes after a prompt. Raises RuntimeError when closed."""
         loop = asyncio.get_running_loop()
-        wish = _Wish(prompt, max_tokens, rank, loop, loop.create_future())
+        wish = _Wish(prompt, max_tokens, rank, logprobs, loop, loop.create_future())
         with self._lock:
             if self._closed:
                 raise RuntimeError("the model was closed")
@@ -90,12 +101,12 @@ class EmbeddedModel:
                     last = True
                     break
                 batch.append(wish)
-            for key in {(w.max_tokens, w.rank) for w in batch}:
-                self._run([w for w in batch if (w.max_tokens, w.rank) == key], *key)
+            for key in {_settings(w) for w in batch}:
+                self._run([w for w in batch if _settings(w) == key], *key)
             if last:
                 return
 
-    def _run(self, wishes: list[_Wish], max_tokens: int, rank: int) -> None:
+    def _run(self, wishes: list[_Wish], max_tokens: int, rank: int, logprobs: bool) -> None:
         def is_abandoned(step: Any) -> bool:
             done: bool = wishes[step.batch_id].reply.done()
             return done
@@ -112,15 +123,33 @@ class EmbeddedModel:
                 include_prompt_in_result=False,
                 callback=None if quick or rank else is_abandoned,
             )
-            answers = [r.sequences[min(rank, len(r.sequences) - 1)] for r in results]
+            written = [r.sequences[min(rank, len(r.sequences) - 1)] for r in results]
+            scores = self._score(wishes, written) if logprobs else [None] * len(written)
+            answers = [Generated(*pair) for pair in zip(written, scores, strict=True)]
         except Exception as error:  # whatever it is, nobody may wait for ever
             _deliver(wishes, None, error)
         else:
             _deliver(wishes, answers, None)
 
+    def _score(self, wishes: list[_Wish], written: list[list[str]]) -> list[list[float] | None]:
+        """Return the log-probabilities of written tokens, by one more pass over all of them."""
+        prompts = [wish.prompt for wish in wishes]
+        texts = [prompt + tokens for prompt, tokens in zip(prompts, written, strict=True)]
+        results = self._generator.score_batch(texts, max_input_length=0)
+        # the first token of a text has no score: it follows nothing
+        return [
+            list(result.log_probs[len(prompt) - 1 :])
+            for result, prompt in zip(results, prompts, strict=True)
+        ]
+
+
+def _settings(wish: _Wish) -> tuple[int, int, bool]:
+    """Return what wishes must have in common to be answered together."""
+    return wish.max_tokens, wish.rank, wish.logprobs
+
 
 def _deliver(
-    wishes: Sequence[_Wish], answers: list[list[str]] | None, error: Exception | None
+    wishes: Sequence[_Wish], answers: list[Generated] | None, error: Exception | None
 ) -> None:
     """Resolve the callers' futures, one hop per event loop."""
 
@@ -189,7 +218,9 @@ class EmbeddedClient:
         started = time.monotonic()
         try:
             async with asyncio.timeout(None if deadline is None else deadline - started):
-                tokens = await model.generate(prompt, request.max_tokens, request.rank)
+                tokens, logprobs = await model.generate(
+                    prompt, request.max_tokens, request.rank, logprobs=request.logprobs
+                )
         except BaseException as error:
             meter.settle(
                 call,
@@ -218,7 +249,17 @@ class EmbeddedClient:
         text = model.codec.text(tokens)
         if not text:
             raise CallError(CallFault.EMPTY, "the model wrote nothing", model=card.name)
-        return Completion(text, usage, settled.cost, card.name, finish, latency, latency, 1)
+        return Completion(
+            text=text,
+            usage=usage,
+            cost=settled.cost,
+            model=card.name,
+            finish_reason=finish,
+            latency_s=latency,
+            ttft_s=latency,
+            attempts=1,
+            logprob=fmean(logprobs) if logprobs else None,
+        )
 
     async def stream(
         self, card: Card, request: ChatRequest, meter: Meter, deadline: float | None = None

@@ -8,6 +8,8 @@ several choices (the engine asks for one text).
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isnan, nan
+from statistics import fmean
 from typing import Any, Final
 
 from r2reasoner.client.base import ChatRequest
@@ -17,6 +19,9 @@ from r2reasoner.types import Message, Usage
 
 MAX_TOKENS_BELIEVED: Final = 10**9
 """No call has more tokens than this; a larger count is nonsense (and would overflow the ledger)."""
+
+MAX_SURPRISE_BELIEVED: Final = 1e6
+"""No log-probability lies further below 0 than this (some providers write -9999 for unlikely)."""
 
 MAX_BODY_BYTES: Final = 32 << 20
 MAX_EVENT_BYTES: Final = 1 << 20
@@ -34,6 +39,7 @@ class Reply:
     """What a 2xx body came to. With a `fault` it is no answer, and `detail` says why.
 
     `usage` is None when none was reported or when it is not believed (`doubt` says why).
+    `logprob` is the mean log-probability of the tokens, None where it was not told.
     """
 
     text: str = ""
@@ -42,6 +48,7 @@ class Reply:
     doubt: str | None = None
     fault: CallFault | None = None
     detail: str = ""
+    logprob: float | None = None
 
 
 class _Unusable(Exception):
@@ -63,8 +70,9 @@ def messages_of(card: Card, request: ChatRequest) -> tuple[Message, ...]:
 def encode(card: Card, request: ChatRequest, *, stream: bool) -> bytes:
     """Return the JSON body of a request.
 
-    Of a card's capabilities, `max_completion_tokens` says that the limit goes by that name and
-    `fixed_temperature` that the endpoint refuses to be given one.
+    Of a card's capabilities, `max_completion_tokens` says that the limit goes by that name,
+    `fixed_temperature` that the endpoint refuses to be given one, and `no_logprobs` that it
+    refuses to be asked for log-probabilities.
     """
     limit = "max_completion_tokens"
     body: dict[str, Any] = {
@@ -78,6 +86,8 @@ def encode(card: Card, request: ChatRequest, *, stream: bool) -> bytes:
         body["stop"] = list(request.stop)
     if request.response_format is not None:
         body["response_format"] = request.response_format
+    if request.logprobs and "no_logprobs" not in card.capabilities:
+        body["logprobs"] = True
     if stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
@@ -113,7 +123,7 @@ def read_answer(body: bytes) -> Reply:
     except _Unusable as error:
         return Reply(usage=usage, doubt=doubt, fault=error.fault, detail=error.detail)
     usage, doubt = _believe(usage, doubt, text)
-    return Reply(text, finish, usage, doubt)
+    return Reply(text, finish, usage, doubt, logprob=_mean(_logprobs(choice)))
 
 
 def read_usage(raw: object) -> tuple[Usage | None, str | None]:
@@ -199,6 +209,7 @@ class StreamReader:
         self._doubt: str | None = None
         self._broken: _Unusable | None = None
         self._odd: dict[str, Any] = {}
+        self._logprobs: list[float] = []
 
     def feed(self, chunk: bytes) -> list[str]:
         """Return the pieces of text in a chunk. Never raises; a broken stream is `done`."""
@@ -231,7 +242,7 @@ class StreamReader:
         if error is not None:
             return Reply("", self._finish, self.usage, self._doubt, error.fault, error.detail)
         usage, doubt = _believe(self.usage, self._doubt, text)
-        return Reply(text, self._finish, usage, doubt)
+        return Reply(text, self._finish, usage, doubt, logprob=_mean(self._logprobs))
 
     def _take(self, event: Mapping[str, Any]) -> str:
         choice = _first_choice(event)
@@ -240,6 +251,7 @@ class StreamReader:
             delta = _mapping(choice.get("delta") or {}, "delta")
             piece = _text(delta.get("content"))
             self._finish = _finish_reason(choice) or self._finish
+            self._logprobs += _logprobs(choice)
             if not piece:
                 self._odd.update({k: v for k, v in delta.items() if k in _NOT_TEXT and v})
         raw = event.get("usage")
@@ -323,6 +335,27 @@ def _finish_reason(choice: Mapping[str, Any]) -> str | None:
     raise _Unusable(
         CallFault.MALFORMED, f"expected finish_reason to be a text, got {type(value).__name__}"
     )
+
+
+def _logprobs(choice: Mapping[str, Any]) -> list[float]:
+    """Return the log-probabilities of a choice's tokens; one that is none spoils them all."""
+    told = choice.get("logprobs")
+    tokens = told.get("content") if isinstance(told, dict) else None
+    if not isinstance(tokens, list):
+        return []
+    return [_logprob(token) for token in tokens]
+
+
+def _logprob(token: object) -> float:
+    value = token.get("logprob") if isinstance(token, dict) else None
+    if isinstance(value, int | float) and -MAX_SURPRISE_BELIEVED <= value <= 0:
+        return nan if isinstance(value, bool) else float(value)
+    return nan
+
+
+def _mean(logprobs: list[float]) -> float | None:
+    mean = fmean(logprobs) if logprobs else nan
+    return None if isnan(mean) else mean
 
 
 def _no_text(message: Mapping[str, Any], finish: str | None) -> _Unusable:

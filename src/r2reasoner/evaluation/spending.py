@@ -24,7 +24,7 @@ class SpendingLedger(Ledger):
     """A ledger that sums up what passes through it and holds that to `cap` (None: no cap).
 
     `spent` and `reserved` are pico-dollars; `unpriced` counts calls of unknown cost. It serves
-    one event loop.
+    several event loops, one after the other.
     """
 
     def __init__(self, store: "Store") -> None:
@@ -39,7 +39,6 @@ class SpendingLedger(Ledger):
     async def begin(self, entry: EntryOpen) -> None:
         """Reserve a call's bound and record it. Raises CapReached, and LedgerError as Ledger."""
         while not self._fits(entry):
-            self._room.clear()
             await self._room.wait()
         self._bounds[entry.id] = entry.bound or 0
         self.reserved += entry.bound or 0
@@ -61,6 +60,7 @@ class SpendingLedger(Ledger):
     def _release(self, call_id: str) -> None:
         self.reserved -= self._bounds.pop(call_id, 0)
         self._room.set()
+        self._room = asyncio.Event()  # a new one, because an event stays with its first loop
 
     def _fits(self, entry: EntryOpen) -> bool:
         """Tell whether a call may go out now, or later. Raises CapReached where it never may."""

@@ -106,10 +106,14 @@ class Answer:
     billed_output: int
     tool_call: bool = False
     done: bool = True
+    logprob: float | None = None
 
     @classmethod
-    def to(cls, call: ChatCall, text: str) -> "Answer":
-        """Return a text as an honest answer: cut at stop words and at max_tokens."""
+    def to(cls, call: ChatCall, text: str, logprob: float | None = None) -> "Answer":
+        """Return a text as an honest answer: cut at stop words and at max_tokens.
+
+        `logprob` is that of each token, told where the call asks for it.
+        """
         for stop in call.stop:
             text = text.partition(stop)[0]
         words = split_tokens(text)
@@ -123,6 +127,7 @@ class Answer:
             usage=usage_object(call.input_tokens, len(words)),
             billed_input=call.input_tokens,
             billed_output=len(words),
+            logprob=logprob if call.body.get("logprobs") else None,
         )
 
     def pieces(self) -> list[Piece]:
@@ -136,7 +141,12 @@ class Answer:
         message: dict[str, Any] = {"role": "assistant", "content": self.text}
         if self.tool_call:
             message |= {"content": None, "tool_calls": [_TOOL_CALL]}
-        choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
+        choice = {
+            "index": 0,
+            "message": message,
+            "finish_reason": self.finish_reason,
+            "logprobs": self._logprobs(split_tokens(self.text)),
+        }
         body = self._envelope("chat.completion") | {"choices": [choice]}
         if self.usage is not None:
             body["usage"] = self.usage
@@ -147,7 +157,13 @@ class Answer:
         envelope = self._envelope("chat.completion.chunk")
 
         def chunk(delta: Mapping[str, Any], tokens: int = 0, finish: str | None = None) -> Piece:
-            choice = {"index": 0, "delta": delta, "finish_reason": finish}
+            words = [delta["content"]] if delta.get("content") else []
+            choice = {
+                "index": 0,
+                "delta": delta,
+                "finish_reason": finish,
+                "logprobs": self._logprobs(words),
+            }
             return Piece(event(envelope | {"choices": [choice]}), tokens)
 
         pieces = [chunk({"role": "assistant", "content": ""})]
@@ -163,6 +179,11 @@ class Answer:
         if self.done:
             pieces.append(Piece(b"data: [DONE]\n\n"))
         return pieces
+
+    def _logprobs(self, words: list[str]) -> dict[str, Any] | None:
+        if self.logprob is None:
+            return None
+        return {"content": [{"token": word, "logprob": self.logprob} for word in words]}
 
     def _envelope(self, kind: str) -> dict[str, Any]:
         return {

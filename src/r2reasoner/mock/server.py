@@ -62,7 +62,8 @@ class BookEntry:
 class MockProvider:
     """A provider to talk to, as an async context manager.
 
-    `answer` makes the text of each answer, `faults` is a script or a queue of faults (the header
+    `answer` makes the text of each answer, `logprob` says how sure its tokens are (None: not
+    told, as many endpoints do), `faults` is a script or a queue of faults (the header
     `x-mock-fault` overrides both). `latency_s` passes before an answer, `token_s` before each
     event of a stream; `drip_s` and `slow_s` are the pauses of the faults that are slow, and
     `retry_after_s` is what a 429 asks for. With `models`, others are unknown; with `key`,
@@ -73,6 +74,7 @@ class MockProvider:
         self,
         *,
         answer: Answerer = echo,
+        logprob: Callable[[ChatCall], float | None] = lambda call: None,
         faults: Script | Iterable[Trouble | None] | None = None,
         latency_s: float | Callable[[ChatCall], float] = 0.0,
         token_s: float = 0.0,
@@ -85,6 +87,7 @@ class MockProvider:
         port: int = 0,
     ) -> None:
         self.answer = answer
+        self.logprob = logprob
         self.fault_for = as_script(faults)
         self.latency_s = latency_s
         self.token_s = token_s
@@ -264,7 +267,8 @@ class _Connection(asyncio.Protocol):
             headers = error_headers(trouble, provider.base_url, provider.retry_after_s)
             self._respond(status, error_object(status, f"scripted fault {trouble}"), headers)
             return
-        answer = distort(Answer.to(call, provider.answer(call)), trouble)
+        honest = Answer.to(call, provider.answer(call), provider.logprob(call))
+        answer = distort(honest, trouble)
         entry.status = 200
         if trouble is Fault.ERROR_IN_200:
             self._respond(200, error_object(200, "scripted error"))

@@ -7,7 +7,7 @@ next-likeliest answer, by which a greedy policy repairs itself.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,6 +43,7 @@ class Ask:
     rank: int
     stream: bool
     include_usage: bool
+    logprobs: bool
 
 
 def read_ask(body: bytes) -> Ask:
@@ -66,6 +67,7 @@ def read_ask(body: bytes) -> Ask:
         rank=_whole(data.get("r2_rank"), "r2_rank", 0, HIGHEST_RANK) or 0,
         stream=_flag(data.get("stream"), "stream"),
         include_usage=_flag(options.get("include_usage"), "stream_options.include_usage"),
+        logprobs=_flag(data.get("logprobs"), "logprobs"),
     )
 
 
@@ -150,7 +152,11 @@ def _wrong(name: str, expected: str, got: Any) -> Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One answer, to be written in one of OpenAI's two forms. `created` is a Unix time, seconds."""
+    """One answer, to be written in one of OpenAI's two forms. `created` is a Unix time, seconds.
+
+    `logprobs` are those of `tokens`; None where they were not asked for, or a stop word cut the
+    text.
+    """
 
     id: str
     created: int
@@ -158,6 +164,8 @@ class Reply:
     text: str
     finish_reason: str
     usage: Usage
+    tokens: Sequence[str] = ()
+    logprobs: Sequence[float] | None = None
 
     def as_object(self) -> dict[str, Any]:
         """Return the body of an answer that is not streamed."""
@@ -166,7 +174,7 @@ class Reply:
             "index": 0,
             "message": message,
             "finish_reason": self.finish_reason,
-            "logprobs": None,
+            "logprobs": self._logprobs(),
         }
         return {
             **self._head("chat.completion"),
@@ -179,14 +187,28 @@ class Reply:
         yield self._chunk({"role": "assistant", "content": ""})
         for word in _WORD.findall(self.text):
             yield self._chunk({"content": word})
-        yield self._chunk({}, self.finish_reason)
+        yield self._chunk({}, self.finish_reason, self._logprobs())
         if include_usage:
             head = self._head("chat.completion.chunk")
             yield _event({**head, "choices": [], "usage": usage_object(self.usage)})
         yield b"data: [DONE]\n\n"
 
-    def _chunk(self, delta: dict[str, str], finish: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+    def _logprobs(self) -> dict[str, Any] | None:
+        if self.logprobs is None:
+            return None
+        content: list[dict[str, Any]] = [
+            {"token": token, "logprob": logprob, "bytes": None, "top_logprobs": []}
+            for token, logprob in zip(self.tokens, self.logprobs, strict=True)
+        ]
+        return {"content": content, "refusal": None}
+
+    def _chunk(
+        self,
+        delta: dict[str, str],
+        finish: str | None = None,
+        logprobs: dict[str, Any] | None = None,
+    ) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
         return _event({**self._head("chat.completion.chunk"), "choices": [choice]})
 
     def _head(self, kind: str) -> dict[str, Any]:

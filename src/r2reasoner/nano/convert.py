@@ -18,17 +18,19 @@ def convert(model: Path, tokens: list[str], out: Path) -> str:
     from transformers import PreTrainedTokenizerFast
 
     numbers = {token: i for i, token in enumerate(tokens)}
-    PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel(numbers, unk_token=UNK)),
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,
         unk_token=UNK,
-    ).save_pretrained(model)
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as work:
-        part = Path(work) / "converted"
-        TransformersConverter(str(model)).convert(str(part), quantization="float16")
+        source, part = Path(work) / "source", Path(work) / "converted"
+        shutil.copytree(model, source)  # what was trained stays as it was written
+        tokenizer.save_pretrained(source)
+        TransformersConverter(str(source)).convert(str(part), quantization="float16")
         (part / "codec.json").write_text(json.dumps({"codec": "words"}))
         if out.exists():
             shutil.rmtree(out)

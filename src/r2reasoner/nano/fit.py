@@ -131,7 +131,10 @@ def batches(data: Encoded, steps: int, seed: int, stretch: int = 0) -> Iterator[
             room -= int(lengths[i])
 
 
-def _positions(count: int, rng: np.random.Generator, stretch: int) -> npt.NDArray[np.int64]:
+def gapped_positions(
+    count: int, rng: np.random.Generator, stretch: int
+) -> npt.NDArray[np.int64]:
+    """Return a row's positions; in half of the rows with gaps, up to `stretch` in all."""
     if stretch == 0 or rng.random() < 0.5:
         return np.arange(count)
     width = count + int(rng.integers(1, stretch + 1))
@@ -151,7 +154,7 @@ def _pack(data: Encoded, lines: list[list[int]], rng: np.random.Generator, stret
             answer = int(data.answers[i])
             # the token before says the next one, hence labels stand one to the left
             labels[at, first + answer - 1 : last - 1] = text[answer:]
-            positions[at, first:last] = _positions(len(text), rng, stretch)
+            positions[at, first:last] = gapped_positions(len(text), rng, stretch)
             row[at, first:last] = number
             first = last
     return Batch(*(torch.from_numpy(a) for a in (ids, labels, positions, row)))
@@ -165,8 +168,8 @@ class Muon(torch.optim.Optimizer):
     that AdamW alone had not reached after 8,000.
     """
 
-    def __init__(self, matrices: Iterable[torch.nn.Parameter]) -> None:
-        super().__init__(matrices, {"lr": MATRIX_RATE})
+    def __init__(self, matrices: Iterable[torch.nn.Parameter], rate: float = MATRIX_RATE) -> None:
+        super().__init__(matrices, {"lr": rate})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -202,43 +205,51 @@ def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     return x.transpose(1, 2) if tall else x
 
 
-class _Optimizers:
-    """Muon for the matrices, AdamW for the rest; warm-up, then linear decay of both."""
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon for the matrices and AdamW for the rest of a small Llama, as one optimizer."""
 
-    def __init__(self, model: LlamaForCausalLM, steps: int) -> None:
+    def __init__(
+        self, model: LlamaForCausalLM, rate: float = MATRIX_RATE, other_rate: float = OTHER_RATE
+    ) -> None:
         matrices: list[torch.nn.Parameter] = []
         rest: list[torch.nn.Parameter] = []
         for name, parameter in model.named_parameters():
             (matrices if parameter.ndim == 2 and "embed" not in name else rest).append(parameter)
-        self.all: list[torch.optim.Optimizer] = [
-            Muon(matrices),
-            torch.optim.AdamW(rest, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+        self._parts: list[torch.optim.Optimizer] = [
+            Muon(matrices, rate),
+            torch.optim.AdamW(rest, lr=other_rate, betas=(0.9, 0.98), weight_decay=0.0),
         ]
-        decay = DECAY_SHARE * steps
-        self.schedules = [
-            torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda s: min((s + 1) / WARM_UP, 1.0, max(0.0, (steps - s) / decay))
-            )
-            for optimizer in self.all
-        ]
+        super().__init__([*matrices, *rest], {})
+        # schedules change the rates of these very groups
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
 
-    def step(self) -> None:
-        for optimizer in self.all:
-            optimizer.step()
-            optimizer.zero_grad()
-        for schedule in self.schedules:
-            schedule.step()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step of both."""
+        for part in self._parts:
+            part.step()
 
-    def state(self) -> list[dict[str, Any]]:
-        return [
-            {"optimizer": o.state_dict(), "last_epoch": s.last_epoch}
-            for o, s in zip(self.all, self.schedules, strict=True)
-        ]
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of both."""
+        return {"parts": [part.state_dict() for part in self._parts]}
 
-    def load(self, states: list[dict[str, Any]]) -> None:
-        for optimizer, schedule, state in zip(self.all, self.schedules, states, strict=True):
-            optimizer.load_state_dict(state["optimizer"])
-            schedule.last_epoch = state["last_epoch"]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the state of both."""
+        for part, state in zip(self._parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+
+def warm_up_and_decay(
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    warm_up: int = WARM_UP,
+    decay_share: float = DECAY_SHARE,
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Return a schedule: warm-up, then the full rate, then linear decay to 0."""
+    decay = decay_share * steps
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: min((s + 1) / max(1, warm_up), 1.0, max(0.0, (steps - s) / decay))
+    )
 
 
 def fit(
@@ -262,9 +273,10 @@ def fit(
     torch.set_num_threads(1)
     model = new_model(shape, len(tokens), seed)
     parameters = sum(p.numel() for p in model.parameters())
-    optimizers = _Optimizers(model, steps)
+    optimizer = MuonAdamW(model)
+    schedule = warm_up_and_decay(optimizer, steps)
     state = out.with_suffix(".state")
-    first, seen, before_s = _resume(state, model, optimizers)
+    first, seen, before_s = _resume(state, model, optimizer, schedule)
     held = [tokens.index(token) for token in interchangeable]
     generator = torch.Generator()
     started = saved = time.monotonic()
@@ -279,7 +291,9 @@ def fit(
         )
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizers.step()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
         seen += int((batch.row > 0).sum())
         loss_sum += loss.item()
         if (step + 1) % 500 == 0:
@@ -291,7 +305,7 @@ def fit(
             loss_sum = 0.0
         if time.monotonic() - saved > SAVE_EVERY_S:
             spent_s = before_s + time.monotonic() - started
-            _save(state, (step + 1, seen, spent_s), model, optimizers)
+            _save(state, (step + 1, seen, spent_s), model, optimizer)
             saved = time.monotonic()
     _draw_for_good(model, held, generator)
     model.save_pretrained(out)
@@ -311,16 +325,21 @@ def fit(
 
 
 def _save(
-    path: Path, at: tuple[int, int, float], model: LlamaForCausalLM, optimizers: _Optimizers
+    path: Path, at: tuple[int, int, float], model: LlamaForCausalLM, optimizer: MuonAdamW
 ) -> None:
     """Save where a run stands, whole or not at all. `at`: steps, tokens and seconds so far."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    torch.save({"at": at, "model": model.state_dict(), "rest": optimizers.state()}, part)
+    torch.save({"at": at, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, part)
     os.replace(part, path)
 
 
-def _resume(path: Path, model: LlamaForCausalLM, optimizers: _Optimizers) -> tuple[int, int, float]:
+def _resume(
+    path: Path,
+    model: LlamaForCausalLM,
+    optimizer: MuonAdamW,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+) -> tuple[int, int, float]:
     """Load saved state, if any; return the steps, tokens and seconds that are behind.
 
     Raises DataError, naming the file, for a state that cannot be read or is of another model.
@@ -330,8 +349,9 @@ def _resume(path: Path, model: LlamaForCausalLM, optimizers: _Optimizers) -> tup
     try:
         whole = torch.load(path, weights_only=True)
         model.load_state_dict(whole["model"])
-        optimizers.load(whole["rest"])
+        optimizer.load_state_dict(whole["optimizer"])
         step, seen, seconds = whole["at"]
+        schedule.last_epoch = int(step)
     except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(
             f"{path}: no training state of this model ({type(error).__name__});"

@@ -161,7 +161,7 @@ class NanoServer:
         prompt = model.codec.prompt(ask.messages)
         limit = _limit(card, len(prompt), ask.max_tokens)
         try:
-            tokens = await model.generate(prompt, limit, ask.rank)
+            tokens, logprobs = await model.generate(prompt, limit, ask.rank, logprobs=ask.logprobs)
         except (RuntimeError, ValueError) as error:
             raise Refusal(500, f"the engine failed: {error}") from error
         ended = len(tokens) < limit
@@ -176,6 +176,8 @@ class NanoServer:
             text=text[:cut],
             finish_reason="stop" if ended or cut is not None else "length",
             usage=usage,
+            tokens=tokens,
+            logprobs=logprobs if cut is None else None,
         )
 
     def _card(self, name: str) -> Card:

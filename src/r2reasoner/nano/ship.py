@@ -57,22 +57,26 @@ def ship(
 
 def trained_pool(preset: Preset, run: Path, folder: Path) -> Pool:
     """Return the pool of a run's models, in process from `folder`, without outcomes yet."""
+    pool = workers_pool(preset, run, folder)
+    size = parameters(run / "decomposer" / preset.decomposer[0].name)
+    decomposer = nano_card("decomposer", pool.workers[0].endpoint, size, plan_format="line")
+    return replace(
+        pool,
+        policies={"decomposer": _sealed(decomposer, folder)},
+        decomposer="decomposer",
+    )
+
+
+def workers_pool(preset: Preset, run: Path, folder: Path) -> Pool:
+    """Return the pool of a run's workers alone, in process from `folder`, in three groups."""
     shapes = sorted(preset.workers)
     pool = bare_pool(shapes, folder, run / "workers")
-    endpoint = pool.workers[0].endpoint
-    size = parameters(run / "decomposer" / preset.decomposer[0].name)
-    decomposer = nano_card("decomposer", endpoint, size, plan_format="line")
     per_group = -(-len(shapes) // len(GROUPS))
     workers = tuple(
         replace(_sealed(card, folder), group=GROUPS[i // per_group])
         for i, card in enumerate(pool.workers)
     )
-    return replace(
-        pool,
-        workers=workers,
-        policies={"decomposer": _sealed(decomposer, folder)},
-        decomposer="decomposer",
-    )
+    return replace(pool, workers=workers)
 
 
 def _sealed(card: Card, folder: Path) -> Card:

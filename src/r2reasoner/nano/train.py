@@ -9,7 +9,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,7 +19,7 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
-from r2reasoner.client import PoolClient
+from r2reasoner.client import Client, PoolClient
 from r2reasoner.client.text import split_words
 from r2reasoner.errors import DataError
 from r2reasoner.files import write_whole
@@ -29,14 +29,18 @@ from r2reasoner.nano.convert import convert
 from r2reasoner.nano.data import Row, policy_rows, rows
 from r2reasoner.nano.fit import Encoded, Shape, encode, fit
 from r2reasoner.nano.items import WeightSet
-from r2reasoner.nano.propose import propose
+from r2reasoner.nano.propose import Candidate, propose
 from r2reasoner.nano.vocabulary import vocabulary
 from r2reasoner.pool.cards import Card, Endpoint, Pool, Price
-from r2reasoner.training.decompositions import Search, Searched, Weights
+from r2reasoner.training.decompositions import Search, summary
+from r2reasoner.training.proposers import ByRule
+from r2reasoner.training.rows import Row as Searched
+from r2reasoner.training.rows import item_row, read_plan
 from r2reasoner.types import Task
 
 Say = Callable[[str], None]
 STRETCH: Final = 16
+IN_FLIGHT: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +120,7 @@ def train(weights: WeightSet, preset: Preset, out: Path, seed: int, *, say: Say 
     Raises DataError where a stage's input is unusable.
     """
     started = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    shift = items.shifted(weights, seed)
-    workers = _rows_file(out / "workers.npz", rows(weights.mix, preset.rows, seed))
-    shifted = _rows_file(out / "shifted.npz", rows(shift.mix, preset.shifted_rows, seed + 1))
-    shape, steps = preset.searcher
-    jobs = [Job(shifted, out / "searcher" / shape.name, shape, steps, seed)]
-    jobs += [
-        Job(workers, out / "workers" / s.name, s, n, seed)
-        for s, n in sorted(preset.workers.items(), reverse=True)
-    ]
-    fit_all(jobs, say)
+    fit_workers(weights, preset, out, seed, say=say)
     lines = search(weights, preset, out, seed, say=say)
     asked = _rows_file(out / "decomposer.npz", policy_rows(lines, 2, seed))
     shape, steps = preset.decomposer
@@ -135,6 +129,28 @@ def train(weights: WeightSet, preset: Preset, out: Path, seed: int, *, say: Say 
     converted = convert_all(preset, out)
     say(f"trained in {(time.monotonic() - started) / 60:.1f} minutes")
     return converted
+
+
+def fit_workers(
+    weights: WeightSet,
+    preset: Preset,
+    out: Path,
+    seed: int,
+    *,
+    searcher_only: bool = False,
+    say: Say = print,
+) -> None:
+    """Fit the worker that searches, which has not seen what it searches on, and all others."""
+    out.mkdir(parents=True, exist_ok=True)
+    shift = items.shifted(weights, seed)
+    shifted = _rows_file(out / "shifted.npz", rows(shift.mix, preset.shifted_rows, seed + 1))
+    shape, steps = preset.searcher
+    jobs = [Job(shifted, out / "searcher" / shape.name, shape, steps, seed)]
+    if not searcher_only:
+        data = _rows_file(out / "workers.npz", rows(weights.mix, preset.rows, seed))
+        jobs += [Job(data, out / "workers" / s.name, s, n, seed) for s, n in preset.workers.items()]
+    # the largest first, so that no core waits long for the last
+    fit_all(sorted(jobs, key=lambda job: (job.shape, job.steps), reverse=True), say)
 
 
 def _rows_file(path: Path, made: Iterable[Row]) -> Path:
@@ -214,38 +230,60 @@ async def _search(
     wanted = items.search_items(weights, preset.search_scan, preset.search_arithmetic, seed)
     client = PoolClient()
     with Ledger.in_memory() as ledger:
-        run = Search(pool, client, ledger, Weights())
+        run = partial(_process, pool, client, ledger)
         if weights.split == "addprim_jump":
-            found = await _search_parts_first(run, wanted)
+            found = await _parts_first(run, wanted)
         else:
-            found = await run.run(wanted, propose)
+            found = await run(propose, wanted)
         await client.close()
-    kept = [s for s in found if s.best is not None]
-    say(f"search: {len(kept)} of {len(found)} items have a right plan")
+    say(f"search: {summary(found)}")
     return [
         {
-            "query": s.item.query,
-            "gold": s.item.gold,
-            "score": s.best.score,
-            "lines": s.best.candidate.lines,
-            "tried": len(s.tried),
-            "right": sum(t.right for t in s.tried),
+            "query": row["query"],
+            "gold": row["gold"],
+            "score": row["score"],
+            "lines": json.loads(row["lines"]),
+            "tried": len(json.loads(row["candidates"])),
+            "right": sum(c["right"] for c in json.loads(row["candidates"])),
         }
-        for s in kept
-        if s.best is not None
+        for row in found
+        if row["plan"] is not None
     ]
 
 
-async def _search_parts_first(run: Search, wanted: list[Task]) -> list[Searched]:
+Rule = Callable[[str], Sequence[Candidate]]
+
+
+async def _process(
+    pool: Pool, client: Client, ledger: Ledger, rule: Rule, wanted: list[Task]
+) -> list[Searched]:
+    """Search the plans of a rule for items, many at a time."""
+    search = Search(pool, client, ledger, ByRule(rule))
+    gate = asyncio.Semaphore(IN_FLIGHT)
+
+    async def one(item: Task) -> Searched:
+        async with gate:
+            return await search.process(item_row(item, "nano"))
+
+    return await asyncio.gather(*map(one, wanted))
+
+
+async def _parts_first(
+    run: Callable[[Rule, list[Task]], Awaitable[list[Searched]]], wanted: list[Task]
+) -> list[Searched]:
     """Search commands of one phrase; what was right for a phrase is proposed for it in longer ones.
 
     Two phrases with all their plans would make 900 candidates a command.
     """
     parts = [item for item in wanted if not {"and", "after"} & set(item.query.split())]
-    found = await run.run(parts, partial(propose, primitives=True))
-    known = {s.item.query: s.best.candidate.plan for s in found if s.best is not None}
+    found = await run(partial(propose, primitives=True), parts)
+    known = {
+        row["query"]: read_plan(row["plan"], row["query"])
+        for row in found
+        if row["plan"] is not None
+    }
     longer = [item for item in wanted if item not in parts]
-    return found + await run.run(longer, partial(propose, known=known, primitives=True))
+    return found + await run(partial(propose, known=known, primitives=True), longer)
 
 
 def convert_all(preset: Preset, out: Path) -> Path:

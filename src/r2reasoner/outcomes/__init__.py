@@ -1,0 +1,1 @@
+"""Recorded outcomes: every answer ever paid for, kept, judged, and never paid for twice."""

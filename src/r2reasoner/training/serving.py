@@ -1,0 +1,150 @@
+"""From a policy in training to the policy that is served: convert, check, put in the pool.
+
+A nano policy (and any other that CTranslate2 runs) is served in process from a converted folder,
+held to its checksum. `check` proves that what is served is what was trained.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from r2reasoner.budget import Meter
+from r2reasoner.client.base import ChatRequest
+from r2reasoner.client.embedded import EmbeddedClient, checksum
+from r2reasoner.errors import CallError, ConfigError, DataError
+from r2reasoner.ledger import Ledger, new_id
+from r2reasoner.nano.convert import convert as convert_words
+from r2reasoner.nano.train import nano_card
+from r2reasoner.pool.cards import Card, Endpoint, Pool
+from r2reasoner.training.policies import Policy, load_policy
+from r2reasoner.training.recipe import PolicyName, Recipe
+from r2reasoner.types import Message, Role
+
+LEAST_ALIKE: Final = 0.97
+PARAMETERS: Final = "parameters.json"
+
+
+def convert(trained: Path, out: Path) -> None:
+    """Convert a saved policy to a CTranslate2 folder, whole or not at all.
+
+    Nano policies become fp16; others, with an adapter merged into them, int8.
+    """
+    policy = load_policy(trained)
+    parameters = sum(p.numel() for p in policy.model.parameters())
+    if policy.tokens is not None:
+        convert_words(trained, list(policy.tokens), out)
+    else:
+        _convert_chat(policy, out)
+    (out / PARAMETERS).write_text(json.dumps({"parameters": parameters}))
+
+
+def _convert_chat(policy: Policy, out: Path) -> None:
+    from ctranslate2.converters import TransformersConverter
+
+    model = (
+        policy.model.merge_and_unload() if hasattr(policy.model, "peft_config") else policy.model
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as work:
+        source, part = Path(work) / "source", Path(work) / "converted"
+        model.save_pretrained(source)
+        policy.tokenizer.save_pretrained(source)
+        TransformersConverter(str(source)).convert(str(part), quantization="int8")
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            if (source / name).is_file():
+                shutil.copy(source / name, part)
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(part, out)
+
+
+def policy_card(pool: Pool, recipe: Recipe, name: PolicyName, served: Path) -> Card:
+    """Return the card of a policy that is served from a converted folder.
+
+    A nano policy costs one pico-dollar per parameter and token; any other what the pool asks for
+    the policy in its seat. Raises ConfigError where that has no price.
+    """
+    policy = recipe.policies[name]
+    parameters = int(json.loads((served / PARAMETERS).read_text())["parameters"])
+    endpoint = Endpoint(name="policies", kind="embedded", path=served.parent)
+    card = nano_card(name, endpoint, parameters, plan_format="line")
+    if policy.shape is None:
+        seat = pool.card(pool.decomposer if name == "decomposer" else pool.allocator)
+        if seat.price is None:
+            raise ConfigError(f"{seat.name}: set its price; the {name} is billed like it")
+        card = replace(card, price=seat.price, context=seat.context, prompt=policy.prompt)
+    return replace(
+        card,
+        model=served.name,
+        max_tokens=policy.max_completion,
+        sha256=checksum(served),
+        dial=policy.dial,
+        knows=tuple(w.name for w in pool.workers) if name == "allocator" else (),
+    )
+
+
+def check(policy: Policy, card: Card, asked: Sequence[str], max_tokens: int) -> float:
+    """Return the share of prompts on which the served policy says what the trained one says.
+
+    Greedy both. Near ties may flip between engines, so a few may differ; raises DataError where
+    the checksum is another, or fewer than LEAST_ALIKE agree.
+    """
+    assert card.endpoint.path is not None
+    folder = card.endpoint.path / card.model
+    if card.sha256 is not None and checksum(folder) != card.sha256:
+        raise DataError(f"{folder}: is not the policy that was trained (another checksum)")
+    theirs = asyncio.run(_said(card, asked, max_tokens))
+    ours = _greedy(policy, asked, max_tokens)
+    alike = sum(a == b for a, b in zip(theirs, ours, strict=True)) / max(1, len(asked))
+    if alike < LEAST_ALIKE:
+        raise DataError(
+            f"{folder}: the served policy agrees with the trained one on {alike:.0%} of"
+            f" {len(asked)} prompts, expected {LEAST_ALIKE:.0%}; convert it again"
+        )
+    return alike
+
+
+async def _said(card: Card, asked: Sequence[str], max_tokens: int) -> list[str]:
+    """Return what the served policy says, greedily; nothing where it wrote nothing."""
+    client = EmbeddedClient()
+
+    async def one(text: str, meter: Meter) -> str:
+        request = ChatRequest(
+            messages=(Message("user", text),), max_tokens=max_tokens, role=Role.CHECK
+        )
+        try:
+            return (await client.complete(card, request, meter)).text
+        except CallError:
+            return ""
+
+    with Ledger.in_memory() as ledger:
+        meter = Meter(ledger, new_id())
+        said = await asyncio.gather(*(one(text, meter) for text in asked))
+    await client.close()
+    return said
+
+
+def _greedy(policy: Policy, asked: Sequence[str], max_tokens: int) -> list[str]:
+    """Return what the policy in training says, greedily."""
+    encoded = policy.tokenizer(
+        [policy.prompt(text) for text in asked], return_tensors="pt", padding=True
+    )
+    policy.model.eval()
+    with torch.no_grad():
+        out = policy.model.generate(
+            input_ids=encoded["input_ids"],
+            attention_mask=encoded["attention_mask"],
+            max_new_tokens=max_tokens,
+            do_sample=False,
+        )
+    start = encoded["input_ids"].shape[1]
+    texts = policy.tokenizer.batch_decode(out[:, start:], skip_special_tokens=True)
+    return [policy.text(text) for text in texts]
