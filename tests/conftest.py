@@ -1,5 +1,7 @@
 """Makes the modules of this folder importable from the folders below it, and shares fixtures."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from r2reasoner.ledger import Ledger
 from r2reasoner.pool.cards import Pool
 from r2reasoner.pool.load import load_pool, shipped
+from training_runs import train_tiny
 
 # A busy machine is no failure.
 settings.register_profile("r2", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -27,3 +30,21 @@ def nano() -> Pool:
     if "nano" not in shipped():
         pytest.skip("no nano pool is shipped with this checkout: `r2reasoner nano train` makes it")
     return load_pool("nano")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder below which the tiny recipe was trained, for all tests to read."""
+    pytest.importorskip("trl", reason="training needs trl")
+    own = tmp_path_factory.getbasetemp()
+    return train_tiny((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "tiny")
+
+
+@pytest.fixture
+def tiny_copy(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder, where this process stands."""
+    monkeypatch.setenv("R2REASONER_HOME", str(tmp_path / "home"))
+    copy = tmp_path / "tiny"
+    shutil.copytree(tiny, copy)
+    monkeypatch.chdir(copy)
+    return copy

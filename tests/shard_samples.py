@@ -112,7 +112,8 @@ async def open_asking(
 
 
 async def _run(settings: dict[str, Any]) -> None:
-    factory = asking(settings["base_url"], Path(settings["store"]))
+    store = settings["store"]
+    factory = asking(settings["base_url"], Path(store) if store else None)
     with SpendingLedger.open(settings["db"]) as ledger:
         what = job(Path(settings["out"]), settings["rows"], shard_rows=settings["shard_rows"])
         engine = Engine(settings.get("engine", "asyncio"))

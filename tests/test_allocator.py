@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pools import NoJitter, answers, plan_of, pool_at
+from pools import NoJitter, answers, card_at, plan_of, pool_at
 from r2reasoner.allocator import (
     Allocator,
     CalibratedAllocator,
     LadderAllocator,
+    PolicyAllocator,
     PromptedAllocator,
     open_allocator,
     per_subtask,
@@ -211,6 +213,128 @@ async def test_cost_falls_as_the_dial_rises(
         now = [counted[str(model)] for model in models(allocation)]
         assert all(a <= b for a, b in zip(now, before, strict=True))
         before = now
+
+
+class TestPolicy:
+    """The policy `chooser` writes tokens of `small` and `large`; `medium` came after it."""
+
+    @asynccontextmanager
+    async def served(
+        self,
+        written: Callable[[ChatCall], str] | str,
+        *,
+        knows: tuple[str, ...] = WORKERS,
+        outcomes: Path | None = None,
+        dial: int = 0,
+        asked: list[ChatCall] | None = None,
+        faults: Callable[[ChatCall], Fault | None] | None = None,
+    ) -> AsyncIterator[Pool]:
+        script = answers(allocator=written)
+
+        def answer(call: ChatCall) -> str:
+            if asked is not None:
+                asked.append(call)
+            return script(call)
+
+        async with MockProvider(answer=answer, faults=faults) as provider:
+            url = provider.base_url
+            chooser = card_at(
+                url, "chooser", prompt="plain", plan_format="line", knows=knows, dial=dial
+            )
+            yield replace(
+                pool_at(url), policies={"chooser": chooser}, allocator="chooser", outcomes=outcomes
+            )
+
+    async def allocate(
+        self, pool: Pool, ledger: Ledger, plan: Plan = PLAN, trade_off: float = 0.5
+    ) -> Allocation:
+        allocator = open_allocator(pool, trade_off)
+        assert isinstance(allocator, PolicyAllocator)
+        client = OpenAIClient(NoJitter())
+        try:
+            return await allocator.allocate(
+                Query("q", "q"), plan, client, Meter(ledger, "q", None), None
+            )
+        finally:
+            await client.close()
+
+    async def test_each_subtask_is_asked_in_its_context(self, ledger: Ledger) -> None:
+        asked: list[ChatCall] = []
+
+        def written(call: ChatCall) -> str:
+            return "m1" if "[" in call.last_user else "m3"
+
+        async with self.served(written, dial=5, asked=asked) as pool:
+            allocation = await self.allocate(pool, ledger, trade_off=0.5)
+        assert models(allocation) == ["large", "small", None]
+        assert {call.last_user for call in asked} == {"t2 34 * 5", "t2 12 + # [ 34 * 5 ]"}
+        assert allocation.calibrated
+        await ledger.flush()
+        assert {e.role for e in ledger.entries()} == {Role.ALLOCATOR}
+
+    @pytest.mark.parametrize("written", ["m4", "m0", "large", "m1 m2", ""])
+    async def test_what_names_no_worker_ends_on_the_ladder_visibly(
+        self, ledger: Ledger, written: str
+    ) -> None:
+        async with self.served(written) as pool:
+            allocation = await self.allocate(pool, ledger)
+        assert models(allocation) == ["medium", "medium", None]
+        assert all("ladder, since" in c.reason for c in allocation.choices if c)
+
+    @pytest.mark.parametrize("knows", [(), ("small", "gone")])
+    async def test_it_must_know_workers_of_the_pool(
+        self, ledger: Ledger, knows: tuple[str, ...]
+    ) -> None:
+        async with self.served("m1", knows=knows) as pool:
+            with pytest.raises(ConfigError, match="'chooser': knows must list workers"):
+                open_allocator(pool, 0.5)
+
+    async def test_a_newcomer_is_taken_where_it_was_measured_to_be_worth_it(
+        self, ledger: Ledger, tmp_path: Path
+    ) -> None:
+        plan = plan_of("17 + 22", "17 * 22", "39 - 22")
+        file = outcome_file(tmp_path)
+        knows = ("small", "large")
+        async with self.served("m2", knows=knows, outcomes=file) as pool:  # always `large`
+            allocation = await self.allocate(pool, ledger, plan, 0.8)
+        assert models(allocation) == ["medium", "medium", "large"]
+        async with self.served("m1", knows=knows, outcomes=file) as pool:  # it can add
+            allocation = await self.allocate(pool, ledger, plan, 0.8)
+        assert models(allocation)[:2] == ["small", "medium"]
+
+    async def test_what_the_policy_did_not_choose_is_no_rival(
+        self, ledger: Ledger, tmp_path: Path
+    ) -> None:
+        # `small` could add for less, but the policy knows it and took `large`
+        file = outcome_file(tmp_path)
+        async with self.served("m2", knows=("small", "large"), outcomes=file) as pool:
+            allocation = await self.allocate(pool, ledger, plan_of("17 + 22"), 1.0)
+        assert models(allocation) == ["medium"]
+
+    async def test_without_newcomers_the_policy_decides_alone(
+        self, ledger: Ledger, tmp_path: Path
+    ) -> None:
+        async with self.served("m1", outcomes=outcome_file(tmp_path)) as pool:
+            allocation = await self.allocate(pool, ledger, plan_of("39 - 22"), 0.0)
+        assert models(allocation) == ["small"]
+
+    @pytest.mark.parametrize("known", [("small", "large"), ("medium", "large")])
+    async def test_who_was_not_measured_cannot_be_compared(
+        self, ledger: Ledger, tmp_path: Path, known: tuple[str, ...]
+    ) -> None:
+        """Neither a newcomer, nor the policy's choice: then the choice stays."""
+        file = tmp_path / "outcomes.npz"
+        texts = ("39 - 22", "17 * 22")
+        OutcomeModel.fit(Outcome(t, name, True, 1) for t in texts for name in known).save(file)
+        async with self.served("m1", knows=("small", "large"), outcomes=file) as pool:
+            allocation = await self.allocate(pool, ledger, plan_of("39 - 22"), 0.5)
+        assert models(allocation) == ["small"]
+
+    async def test_a_token_may_stand_for_a_worker_that_has_another(self, ledger: Ledger) -> None:
+        """Where a worker left the pool, its token can be given to the next stronger one."""
+        async with self.served("m2", knows=("small", "large", "large")) as pool:
+            allocation = await self.allocate(pool, ledger, plan_of("17 + 22"))
+        assert models(allocation) == ["large"]
 
 
 class TestPrompted:

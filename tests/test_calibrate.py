@@ -21,6 +21,7 @@ from r2reasoner.estimate import OutcomeModel
 from r2reasoner.ledger import Ledger
 from r2reasoner.mock import ChatCall, Fault, MockProvider
 from r2reasoner.pool.cards import Card, Endpoint, Pool
+from r2reasoner.references import read_references, references_file
 from r2reasoner.types import Role, Task
 
 CHAIN = plan_json("double 4", ("add 1 to #1", [1]))
@@ -183,12 +184,26 @@ class TestWriting:
         async with calibrating(ledger) as calibration:
             measured = await calibration.run([ITEM])
         model = write_outcomes(measured, tmp_path / "mine.npz")
-        assert {f.name for f in tmp_path.glob("mine*")} == {"mine.jsonl", "mine.npz"}  # noqa: ASYNC240
+        names = {f.name for f in tmp_path.glob("mine*")}  # noqa: ASYNC240
+        assert names == {"mine.jsonl", "mine.npz", "mine.references.jsonl"}
         lines = [json.loads(line) for line in (tmp_path / "mine.jsonl").read_text().splitlines()]
         assert len(lines) == 6
         assert set(lines[0]) == {"text", "model", "right", "cost"}
         loaded = OutcomeModel.load(tmp_path / "mine.npz")
         assert loaded.models == model.models == ("large", "medium", "small")
+
+    async def test_what_stood_right_is_kept_for_models_to_come(
+        self, ledger: Ledger, tmp_path: Path
+    ) -> None:
+        async with calibrating(ledger) as calibration:
+            measured = await calibration.run([ITEM, Task("double 4, add 1", "10")])
+        write_outcomes(measured, tmp_path / "mine.npz", "number")
+        recorded = read_references(references_file(tmp_path / "mine.npz"))
+        assert recorded.scorer == "number"
+        assert recorded.references == tuple(measured.references)
+        (reference,) = recorded.references  # nobody was right on the second item
+        assert (reference.query, reference.gold) == ITEM
+        assert reference.answers == {1: "8", 2: "9"}
 
     def test_nothing_measured_is_said_so(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="none of the 3 items"):

@@ -81,6 +81,69 @@ class TestFit:
         assert SMALLEST_P <= model.p_right(text)["m"] <= 1 - SMALLEST_P
 
 
+class TestWithModel:
+    """ADDER knows `small`, which can add, and `large`, which can multiply too."""
+
+    MODEL = OutcomeModel.fit(ADDER)
+
+    def outcomes(self, *rules: tuple[str, bool], count: int = 5) -> list[Outcome]:
+        return [
+            Outcome(f"{40 + n} {sign} {17 + n}", "new", is_right, 5)
+            for n in range(count)
+            for sign, is_right in rules
+        ]
+
+    def test_the_others_stay_as_they_are(self) -> None:
+        more = self.MODEL.with_model(self.outcomes(("+", True)), {"small": 1.0})
+        assert more.models == ("large", "new", "small")
+        assert more.outcomes == self.MODEL.outcomes + 5
+        assert more.mean_cost == {"large": 11.0, "new": 5.0, "small": 1.0}
+        for text in ("17 + 12", "17 * 12", "walk"):
+            p = more.p_right(text)
+            assert {name: p[name] for name in ("small", "large")} == self.MODEL.p_right(text)
+        assert self.MODEL.models == ("large", "small")
+
+    def test_what_was_not_asked_is_as_by_the_mix_it_is_taken_for(self) -> None:
+        asked = self.outcomes(("+", True))
+        like_small = self.MODEL.with_model(asked, {"small": 1.0}).p_right("17 * 12")["new"]
+        like_large = self.MODEL.with_model(asked, {"large": 1.0}).p_right("17 * 12")["new"]
+        between = self.MODEL.with_model(asked, {"small": 0.5, "large": 0.5}).p_right("17 * 12")
+        assert like_small < between["new"] < like_large
+        assert like_large - like_small > 0.4
+
+    def test_a_few_outcomes_outweigh_the_mix(self) -> None:
+        better = self.MODEL.with_model(self.outcomes(("*", True), count=8), {"small": 1.0})
+        assert better.p_right("17 * 12")["new"] > 0.5 > better.p_right("17 * 12")["small"]
+        worse = self.MODEL.with_model(self.outcomes(("*", False), count=8), {"large": 1.0})
+        assert worse.p_right("17 * 12")["new"] < 0.5 < worse.p_right("17 * 12")["large"]
+
+    def test_without_a_mix_it_is_fitted_as_any_other(self) -> None:
+        alone = [o for o in ADDER if o.model == "small"]
+        others = OutcomeModel.fit([o for o in ADDER if o.model != "small"])
+        again, whole = others.with_model(alone, {}), OutcomeModel.fit(ADDER)
+        for text in ("17 + 12", "17 * 12", "walk"):
+            assert again.p_right(text) == pytest.approx(whole.p_right(text))
+
+    def test_one_that_is_known_is_measured_anew(self) -> None:
+        worse = [Outcome(o.text, "large", False, None) for o in ADDER]
+        again = self.MODEL.with_model(worse, {"small": 1.0})
+        assert again.models == self.MODEL.models
+        assert again.p_right("17 + 12")["large"] < 0.2
+        assert np.isnan(again.mean_cost["large"])
+
+    def test_it_survives_the_file(self, tmp_path: Path) -> None:
+        more = self.MODEL.with_model(self.outcomes(("+", True)), {"small": 1.0})
+        more.save(tmp_path / "outcomes.npz")
+        loaded = OutcomeModel.load(tmp_path / "outcomes.npz")
+        assert loaded.p_right("17 + 12") == pytest.approx(more.p_right("17 + 12"), abs=0.01)
+
+    def test_outcomes_of_none_or_of_two(self) -> None:
+        with pytest.raises(DataError, match="those of 0"):
+            self.MODEL.with_model([], {"small": 1.0})
+        with pytest.raises(DataError, match="those of 2"):
+            self.MODEL.with_model(ADDER, {"small": 1.0})
+
+
 class TestFile:
     def test_what_is_saved_is_loaded(self, tmp_path: Path) -> None:
         model = OutcomeModel.fit([*ADDER, Outcome("free", "extra", True, None)])

@@ -17,7 +17,7 @@ LAYERS = (
     "client",
     "outcomes",
     "estimate policy decomposer allocator executor",
-    "router calibrate bill",
+    "router references calibrate newcomer bill",
     "__init__",
     "benchmarks",
     "strategies",

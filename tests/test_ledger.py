@@ -48,6 +48,10 @@ def ledger(path: Path) -> Iterator[Ledger]:
         yield ledger
 
 
+def test_it_says_where_it_is(ledger: Ledger, path: Path) -> None:
+    assert ledger.where == str(path)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the write lock of a ledger, as another process might."""

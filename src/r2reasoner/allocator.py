@@ -131,6 +131,10 @@ class CalibratedAllocator:
             calibrated=True,
         )
 
+    def knows(self, name: str) -> bool:
+        """Tell whether a worker was measured."""
+        return name in self._cost
+
     def choose(self, text: str, among: Set[str] | None = None) -> Choice:
         """Return the best of the measured models (or those of them in `among`) for a text."""
         p_right = self._outcomes.p_right(text)
@@ -173,7 +177,8 @@ class PolicyAllocator:
         if self._newcomers and pool.outcomes is not None and pool.outcomes.exists():
             outcomes = OutcomeModel.load(pool.outcomes)
             self._newcomers &= set(outcomes.models)
-            self._measured = CalibratedAllocator(pool, outcomes, trade_off)
+            if self._newcomers:
+                self._measured = CalibratedAllocator(pool, outcomes, trade_off)
 
     async def allocate(
         self, query: Query, plan: Plan, client: Client, meter: Meter, deadline: float | None
@@ -203,7 +208,7 @@ class PolicyAllocator:
             name = read_model(completion.text, self.card.knows)
         except (BudgetExceeded, CallError, PlanError, UnknownWords) as error:
             return replace(self._ladder.choice, reason=f"ladder, since {error}")
-        if self._measured is not None and self._newcomers:
+        if self._measured is not None and self._measured.knows(name):
             return self._measured.choose(text, {name, *self._newcomers})
         return Choice(name, f"chosen by {self.card.name}")
 

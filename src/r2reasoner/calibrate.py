@@ -11,10 +11,11 @@ than what was asked.
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from r2reasoner.allocator import uniform
 from r2reasoner.budget import Meter
@@ -27,10 +28,12 @@ from r2reasoner.files import write_whole
 from r2reasoner.ledger import new_id
 from r2reasoner.plan import in_context
 from r2reasoner.pool.cards import Card, Pool
+from r2reasoner.references import Reference, references_file, write_references
 from r2reasoner.types import AnswerStatus, Choice, Plan, Query, Role, Task
 
 IN_FLIGHT: Final = 32
 Grade = Callable[[str, str], bool | None]
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -38,6 +41,7 @@ class Measured:
     """What calibration found. `unsolved`: items that no model got right."""
 
     outcomes: list[Outcome] = field(default_factory=list)
+    references: list[Reference] = field(default_factory=list)
     items: int = 0
     unsolved: int = 0
     ungraded: int = 0
@@ -81,43 +85,57 @@ class Calibration:
             self.measured.items += 1
             say(self.measured.items)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for item in items:
-                    group.create_task(one(item))
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        await together(one(item) for item in items)
         return self.measured
 
-    async def _measure(self, item: Task) -> None:
+    async def solve(self, item: Task) -> Reference | None:
+        """Plan an item and find its subtasks' right answers; None where no model's run is right.
+
+        A plan that is one call is not run: there is nothing to find. Raises as `run`.
+        """
         query = Query(item.query, new_id())
         planned = await self._decomposer.decompose(query, self._client, self._meter, None)
-        reference: dict[int, str] | None = {}
+        answers: dict[int, str] | None = {}
         if not planned.plan.is_direct:
-            reference = await self._reference(query, planned.plan, item.gold)
+            answers = await self._right_run(query, planned.plan, item.gold)
+        if answers is None:
+            return None
+        return Reference(item.query, item.gold, planned.plan, answers)
+
+    async def ask(self, reference: Reference, number: int, card: Card) -> Outcome:
+        """Ask one model for one subtask. Raises CallError, UnknownWords, and what `run` raises."""
+        completion = await self._client.complete(
+            card, request(reference, number, card), self._meter
+        )
+        if reference.plan.answer == f"#{number}":
+            right = bool(self._grade(completion.text, reference.gold))
+        else:
+            right = _same(completion.text, reference.answers[number])
+        return Outcome(in_context(reference.plan, number), card.name, right, completion.cost)
+
+    async def _measure(self, item: Task) -> None:
+        reference = await self.solve(item)
         if reference is None:
             self.measured.unsolved += 1
             return
-        for number, subtask in enumerate(planned.plan.subtasks, 1):
-            if not subtask.is_join:
-                await self._ask_all(query, planned.plan, number, reference, item.gold)
+        self.measured.references.append(reference)
+        for number in reference.subtasks:
+            await self._ask_all(reference, number)
 
-    async def _ask_all(
-        self, query: Query, plan: Plan, number: int, reference: dict[int, str], gold: str
-    ) -> None:
+    async def _ask_all(self, reference: Reference, number: int) -> None:
         """Ask every model for one subtask. Raises UnknownWords where all of them lack words."""
         lacking: list[UnknownWords] = []
         for card in self._pool.workers:
             try:
-                outcome = await self._ask(query, plan, number, reference, gold, card)
+                self.measured.outcomes.append(await self.ask(reference, number, card))
             except UnknownWords as error:
                 lacking.append(error)
-            else:
-                self.measured.outcomes += [outcome] if outcome else []
+            except CallError:
+                continue  # it did not answer, which is not to say that it cannot
         if len(lacking) == len(self._pool.workers):
             raise lacking[0]
 
-    async def _reference(self, query: Query, plan: Plan, gold: str) -> dict[int, str] | None:
+    async def _right_run(self, query: Query, plan: Plan, gold: str) -> dict[int, str] | None:
         """Return the subtasks' answers of the strongest model whose whole run is right."""
         for card in reversed(self._pool.workers):
             choice = Choice(card.name, "calibration")
@@ -137,49 +155,50 @@ class Calibration:
                 return {step.subtask: step.answer for step in steps if step.answer is not None}
         return None
 
-    async def _ask(
-        self,
-        query: Query,
-        plan: Plan,
-        number: int,
-        reference: dict[int, str],
-        gold: str,
-        card: Card,
-    ) -> Outcome | None:
-        """Ask one model for one subtask; None where the call failed."""
-        request = ChatRequest(
-            messages=subtask_messages(query, plan, number, reference, card),
-            max_tokens=card.max_tokens,
-            role=Role.CALIBRATION,
-            subtask=number,
-        )
-        try:
-            completion = await self._client.complete(card, request, self._meter)
-        except CallError:
-            return None
-        if plan.answer == f"#{number}":
-            right = bool(self._grade(completion.text, gold))
-        else:
-            right = _same(completion.text, reference[number])
-        return Outcome(in_context(plan, number), card.name, right, completion.cost)
+
+def request(reference: Reference, number: int, card: Card) -> ChatRequest:
+    """Return what a model is asked for a subtask, on the reference's inputs."""
+    query = Query(reference.query, "")
+    return ChatRequest(
+        messages=subtask_messages(query, reference.plan, number, reference.answers, card),
+        max_tokens=card.max_tokens,
+        role=Role.CALIBRATION,
+        subtask=number,
+    )
+
+
+async def together(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return what jobs return that run at the same time; an error of theirs comes alone."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(job) for job in jobs]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _same(answer: str, reference: str) -> bool:
     return answer.split() == reference.split()
 
 
-def write_outcomes(measured: Measured, folder_file: Path) -> OutcomeModel:
-    """Write outcomes (`.jsonl`) and the fitted estimate (`.npz`) beside each other.
+def write_outcomes(measured: Measured, folder_file: Path, scorer: str = "exact") -> OutcomeModel:
+    """Write outcomes (`.jsonl`), the fitted estimate (`.npz`) and references beside each other.
 
-    Raises DataError where there is nothing to learn from.
+    `scorer` names who judged. Raises DataError where there is nothing to learn from.
     """
     if not measured.outcomes:
         raise DataError(
             f"nothing measured: none of the {measured.items} items was answered right by any"
             " model; take easier items, or check the answers and the scorer"
         )
-    lines = (json.dumps(asdict(outcome)) + "\n" for outcome in measured.outcomes)
-    write_whole(folder_file.with_suffix(".jsonl"), lines, replace=True)
+    write_raw(folder_file, measured.outcomes)
+    write_references(references_file(folder_file), measured.references, scorer)
     model = OutcomeModel.fit(measured.outcomes)
     model.save(folder_file)
     return model
+
+
+def write_raw(file: Path, outcomes: Iterable[Outcome], before: str = "") -> None:
+    """Write outcomes as JSON lines beside an estimate's file, after what stood there `before`."""
+    lines = (json.dumps(asdict(outcome)) + "\n" for outcome in outcomes)
+    write_whole(file.with_suffix(".jsonl"), chain([before], lines), replace=True)

@@ -7,7 +7,7 @@ One logistic regression per model over hashed features of the text alone: its wo
 import io
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -151,9 +151,37 @@ class OutcomeModel:
         for i, model in enumerate(models):
             asked = [j for j, t in enumerate(texts) if model in tally[t]]
             right = np.array([np.mean(tally[texts[j]][model]) for j in asked])
-            weights[i] = _logistic(matrix.take(asked), right)
+            weights[i] = _logistic(matrix.take(asked), right, weights[i])
         mean = np.array([np.mean(costs[m]) if m in costs else np.nan for m in models])
         return cls(models, weights, mean, count)
+
+    def with_model(self, outcomes: Sequence[Outcome], prior: Mapping[str, float]) -> "OutcomeModel":
+        """Return the estimate with one more model; what it says of the others stays as it is.
+
+        Until the outcomes say otherwise, the new model is taken for the mix `prior` of known ones
+        (name -> weight): so a few dozen outcomes are enough. One that is known already is
+        replaced. Raises DataError where the outcomes are not of exactly one model.
+        """
+        names = {outcome.model for outcome in outcomes}
+        if len(names) != 1:
+            raise DataError(f"expected outcomes of one new model, got those of {len(names)}")
+        (name,) = names
+        tally: dict[str, list[bool]] = {}
+        for outcome in outcomes:
+            tally.setdefault(outcome.text, []).append(outcome.right)
+        right = np.array([np.mean(answers) for answers in tally.values()])
+        rows = dict(zip(self.models, self._weights, strict=True))
+        around = sum((w * rows[m] for m, w in prior.items()), np.zeros(BUCKETS))
+        costs = [outcome.cost for outcome in outcomes if outcome.cost is not None]
+        rows[name] = _logistic(_Rows([features(text) for text in tally]), right, around)
+        mean_cost = self.mean_cost | {name: float(np.mean(costs)) if costs else float("nan")}
+        models = sorted(rows)
+        return OutcomeModel(
+            models,
+            np.array([rows[m] for m in models]),
+            np.array([mean_cost[m] for m in models]),
+            self.outcomes + len(outcomes),
+        )
 
 
 class _Rows:
@@ -181,13 +209,13 @@ def _sums(at: npt.NDArray[np.int64], values: Floats, size: int) -> Floats:
     return np.bincount(at, values, size).astype(np.float64, copy=False)
 
 
-def _logistic(rows: _Rows, right: Floats) -> Floats:
-    """Fit by accelerated gradient descent (Nesterov), with an L2 penalty."""
-    weights = look = np.zeros(BUCKETS)
+def _logistic(rows: _Rows, right: Floats, around: Floats) -> Floats:
+    """Fit by accelerated gradient descent (Nesterov), with an L2 penalty on leaving `around`."""
+    weights = look = around
     step = 4.0 / (rows.count + 4 * L2)
     for t in range(STEPS):
         p = 1 / (1 + np.exp(-rows.dot(look)))
-        gradient = rows.transposed_dot(p - right) + L2 * look
+        gradient = rows.transposed_dot(p - right) + L2 * (look - around)
         new = look - step * gradient
         look = new + t / (t + 3) * (new - weights)
         weights = new

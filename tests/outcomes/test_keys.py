@@ -104,3 +104,11 @@ def test_weights_that_are_not_there(tmp_path: Path) -> None:
         answer_key(embedded(tmp_path), ask())
     with pytest.raises(ConfigError, match="an embedded one needs a path"):
         answer_key(replace(CARD, endpoint=Endpoint(name="e", kind="embedded")), ask())
+
+
+def test_no_text_can_pass_for_two_messages() -> None:
+    def key(*texts: str) -> str:
+        messages = tuple(Message("user", text) for text in texts)
+        return answer_key(CARD, ChatRequest(messages=messages, max_tokens=9, role=Role.WORKER))
+
+    assert len({key("a", "b"), key("a\nuser b"), key("a\nuser 1 b"), key("a\nuser 1", "b")}) == 4

@@ -1,3 +1,4 @@
+import re
 import tomllib
 from decimal import Decimal
 from pathlib import Path
@@ -8,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2reasoner.errors import ConfigError
-from r2reasoner.pool.cards import Group
-from r2reasoner.pool.load import PACKAGE, find_pool, load_pool, shipped
+from r2reasoner.pool.cards import Card, Group, Pool
+from r2reasoner.pool.load import PACKAGE, find_pool, load_card, load_pool, shipped
 
 GOOD = """\
 [pool]
@@ -348,3 +349,81 @@ def test_any_value_under_any_key_is_a_pool_or_a_config_error(
     file = tmp_path_factory.mktemp("pool") / "mine.toml"
     file.write_text(text)
     assert loads_or_is_refused_by_name(file)
+
+
+class TestCard:
+    """A file with one worker that is to join a pool."""
+
+    CARD = (
+        '[endpoints.other]\nbase_url = "http://localhost:9/v1"\n'
+        '[[workers]]\nname = "new"\nendpoint = "other"\nmodel = "m"\ninput_price = "1"\n'
+        'output_price = "2"\n'
+    )
+
+    @pytest.fixture
+    def pool(self, tmp_path: Path) -> Pool:
+        (tmp_path / "pool.toml").write_text(GOOD.replace("SHA", "0" * 64))
+        return load_pool(tmp_path / "pool.toml")
+
+    def load(self, folder: Path, pool: Pool, text: str) -> Card:
+        (folder / "card.toml").write_text(text)
+        return load_card(folder / "card.toml", pool)
+
+    def test_with_an_endpoint_of_its_own(self, tmp_path: Path, pool: Pool) -> None:
+        card = self.load(tmp_path, pool, self.CARD)
+        assert (card.name, card.endpoint.base_url) == ("new", "http://localhost:9/v1")
+        assert card.price is not None
+        assert card.price.output == 2
+
+    def test_with_an_endpoint_of_the_pool(self, tmp_path: Path, pool: Pool) -> None:
+        card = self.load(
+            tmp_path, pool, '[[workers]]\nname = "new"\nendpoint = "here"\nmodel = "workers/x"\n'
+        )
+        assert card.endpoint == pool.card("tiny").endpoint
+
+    def test_paths_are_taken_from_its_own_folder(self, tmp_path: Path, pool: Pool) -> None:
+        own = tmp_path / "elsewhere"
+        own.mkdir()
+        text = '[endpoints.mine]\nkind = "embedded"\npath = "w"\n[[workers]]\nname = "new"\n'
+        card = self.load(own, pool, text + 'endpoint = "mine"\nmodel = "x"\n')
+        assert card.endpoint.path == own / "w"
+
+    @pytest.mark.parametrize(
+        ("old", "new", "says"),
+        [
+            ('name = "new"', 'name = "big"', "pool 'mine' has a model of that name"),
+            ('name = "new"', 'name = "planner"', "pool 'mine' has a model of that name"),
+            ('name = "new"', 'name = "ladder"', "the name of a built-in allocator"),
+            ('endpoint = "other"', 'endpoint = "vllm"', "endpoints.other: 'new' does not use it"),
+            (
+                'endpoint = "other"',
+                'endpoint = "nowhere"',
+                "no [endpoints.nowhere] in this file or",
+            ),
+            ("[endpoints.other]", "[endpoints.vllm]", "endpoints.vllm: pool 'mine' has another"),
+            ('model = "m"', "", "workers 1 (new): model: missing"),
+            ('model = "m"', 'model = "m"\nsha256 = "x"', "sha256"),
+            ('model = "m"', 'model = "m"\napi_key = "s3cret"', "keys never stand in a pool file"),
+            ("[[workers]]", "[[policies]]", "workers: missing"),
+            ("[endpoints.other]", "[router]\n[endpoints.other]", "router: unknown key"),
+            ("[endpoints.other]", "[pool]\n[endpoints.other]", "a whole pool file"),
+        ],
+    )
+    def test_what_does_not_fit_is_named(
+        self, tmp_path: Path, pool: Pool, old: str, new: str, says: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=re.escape(says)) as caught:
+            self.load(tmp_path, pool, self.CARD.replace(old, new, 1))
+        assert str(caught.value).startswith(str(tmp_path / "card.toml"))
+        assert "s3cret" not in str(caught.value)
+
+    def test_two_workers_or_none(self, tmp_path: Path, pool: Pool) -> None:
+        twice = self.CARD + '[[workers]]\nname = "b"\nendpoint = "other"\nmodel = "m"\n'
+        with pytest.raises(ConfigError, match="workers: list should have at most 1 item"):
+            self.load(tmp_path, pool, twice)
+        with pytest.raises(ConfigError, match="workers: missing"):
+            self.load(tmp_path, pool, "")
+
+    def test_no_file(self, tmp_path: Path, pool: Pool) -> None:
+        with pytest.raises(ConfigError, match=r"card\.toml: no such file"):
+            load_card(tmp_path / "card.toml", pool)

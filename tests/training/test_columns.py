@@ -62,6 +62,8 @@ def test_what_utf_8_cannot_hold_becomes_a_question_mark() -> None:
         ({"cost": True}, "expected cost to be of kind integer"),
         ({"cost": 2**63}, "expected cost to be of kind integer"),
         ({"cost": 1.5}, "expected cost to be of kind integer"),
+        ({"score": True}, "expected score to be of kind number"),
+        ({"score": 10**400}, "expected score to be of kind number"),
         ({"score": "high"}, "expected score to be of kind number"),
         ({"right": 1}, "expected right to be of kind flag"),
         ({"item": "b"}, "row a: what was made of it has the key 'b'"),

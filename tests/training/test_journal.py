@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2reasoner.errors import DataError
-from r2reasoner.training.journal import Journal, journals, read_journals
+from r2reasoner.errors import ConfigError, DataError
+from r2reasoner.training.journal import (
+    Journal,
+    attend,
+    await_the_end_of_workers,
+    journals,
+    read_journals,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXT)
@@ -78,3 +84,18 @@ def test_a_full_disk_is_said() -> None:
     journal = Journal(Path("/nowhere"))
     with pytest.raises(DataError, match=r"/nowhere/.*jsonl: cannot be written: No such file"):
         journal.append(0, ROWS[0])
+
+
+def test_nobody_goes_on_while_workers_of_an_earlier_run_live(tmp_path: Path) -> None:
+    await_the_end_of_workers(tmp_path)
+    first, second = attend(tmp_path), attend(tmp_path)
+    first.close()
+    with pytest.raises(ConfigError, match="workers of an earlier run still write to it"):
+        await_the_end_of_workers(tmp_path, patience_s=0.0)
+    second.close()
+    await_the_end_of_workers(tmp_path, patience_s=0.0)
+
+
+def test_a_worker_needs_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="all machines of a cluster must share it"):
+        attend(tmp_path / "elsewhere")

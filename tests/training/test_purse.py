@@ -188,6 +188,24 @@ async def test_a_settlement_that_comes_after_the_burial_changes_nothing(purse: P
     assert (await purse.standing()).spent == BOUND_COST + USED_COST
 
 
+async def test_a_worker_taken_for_dead_dispatches_nothing_that_is_not_recorded(
+    tmp_path: Path,
+) -> None:
+    purse = Purse(str(tmp_path / "ledger.db"), None, 0)
+    worker, held = await hire(purse, "seat"), Held()
+    calls = [asyncio.create_task(call(worker, during=held)) for _ in range(4)]
+    await held.reached(3)
+    await hire(purse, "seat")
+    with pytest.raises(LedgerError, match="given up before its dispatch"):
+        await calls[3]
+    held.go.set()
+    await asyncio.gather(*calls[:3])
+    await turns()
+    assert (await purse.close()).spent == 3 * BOUND_COST
+    with Ledger.open(tmp_path / "ledger.db") as ledger:
+        assert ledger.totals()[:4] == (3, 0, 0, 3)
+
+
 async def test_a_call_given_up_while_it_waits_is_not_recorded(tmp_path: Path) -> None:
     purse = Purse(str(tmp_path / "ledger.db"), None, 0)
     worker = await hire(purse, "seat")
@@ -229,25 +247,32 @@ async def test_a_settlement_may_overtake_what_it_settles(purse: Purse) -> None:
     opening.cancel()
     await asyncio.gather(opening, return_exceptions=True)
     await turns()
-    await purse.begin(*begun[0])  # arrives after the settlement
+    with pytest.raises(LedgerError, match="given up before its dispatch"):
+        await purse.begin(*begun[0])  # arrives after the settlement
     assert (await purse.standing()).spent == 0
     await purse.flush()
     assert (await purse.close()).spent == 0
 
 
-@pytest.mark.parametrize("how", [Halt.STOP, Halt.BREAK_OFF])
-async def test_a_halted_run_dispatches_nothing_but_settles(purse: Purse, how: Halt) -> None:
+async def test_a_run_that_stops_lets_its_rows_end(purse: Purse) -> None:
+    worker = await hire(purse, "seat")
+    await purse.halt(Halt.STOP)
+    await call(worker)
+    await turns()
+    assert await purse.beat(worker._worker) == (USED_COST, 0, Halt.STOP)
+
+
+async def test_a_run_that_is_broken_off_dispatches_nothing_but_settles(purse: Purse) -> None:
     worker, held = await hire(purse, "seat"), Held()
     under_way = asyncio.create_task(call(worker, during=held))
     await held.reached(1)
-    await purse.halt(how)
+    await purse.halt(Halt.BREAK_OFF)
     with pytest.raises(Halted):
         await call(worker)
     held.go.set()
     await under_way
     await turns()
-    standing = await purse.beat(worker._worker)
-    assert standing == (USED_COST, 0, how)
+    assert await purse.beat(worker._worker) == (USED_COST, 0, Halt.BREAK_OFF)
 
 
 async def test_a_workers_ledger_is_not_read(purse: Purse) -> None:

@@ -31,7 +31,7 @@ def test_rows_come_out_in_the_order_of_the_inputs(tmp_path: Path) -> None:
     what = job(tmp_path)
     make(what)
     assert list(read_shards(tmp_path)) == [made(row) for row in what.rows]
-    names = {".lock", MANIFEST, *(f"{n:05}.parquet" for n in range(3))}
+    names = {".lock", ".workers", MANIFEST, *(f"{n:05}.parquet" for n in range(3))}
     assert contents(tmp_path).keys() == names
 
 

@@ -47,13 +47,13 @@ class Benchmark:
 
     def load(self, path: Path) -> tuple[Item, ...]:
         """Return a file's items. Raises DataError naming file and line for whatever is wrong."""
-        return self._unique((f"{path}:{n}", row) for n, row in _rows(path))
+        return self._unique(((f"{path}:{n}", row) for n, row in _rows(path)), f"{path}: ")
 
     def items(self, rows: Iterable[dict[str, Any]]) -> tuple[Item, ...]:
         """Return items made of rows as a file would have them. Raises DataError."""
-        return self._unique((f"item {n}", row) for n, row in enumerate(rows, 1))
+        return self._unique(((f"item {n}", row) for n, row in enumerate(rows, 1)), "")
 
-    def _unique(self, rows: Iterable[tuple[str, Any]]) -> tuple[Item, ...]:
+    def _unique(self, rows: Iterable[tuple[str, Any]], source: str) -> tuple[Item, ...]:
         items: dict[str, Item] = {}
         places: dict[str, str] = {}
         for where, row in rows:
@@ -63,7 +63,7 @@ class Benchmark:
                 raise DataError(f"{where}: the same {self.query_field} as at {places[same]}")
             items[same], places[same] = item, where
         if not items:
-            raise DataError("no items in it; expected one JSON object a line")
+            raise DataError(f"{source}no items in it; expected one JSON object a line")
         return tuple(items.values())
 
     def _item(self, where: str, row: Any) -> Item:

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from r2reasoner import __version__
 from r2reasoner.cli import (
     ask,
+    build,
     calibrate,
     demo,
     evaluate,
@@ -22,6 +23,7 @@ from r2reasoner.cli import (
     nano,
     outcomes,
     pool,
+    pool_add,
     trace,
     train,
 )
@@ -65,10 +67,12 @@ demo.register(app)
 evaluate.register(app)
 calibrate.register(app)
 
+pool_add.register(pool.app)
 app.command("init")(pool.init)
 app.command("mock")(mock.mock)
 app.add_typer(pool.app, name="pool")
 app.add_typer(nano.app, name="nano")
+app.add_typer(build.app, name="build")
 app.add_typer(train.app, name="train")
 app.add_typer(trace.app, name="trace")
 app.add_typer(ledger.app, name="ledger")

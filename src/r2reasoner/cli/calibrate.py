@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -18,11 +19,12 @@ from r2reasoner.cli.pool import JsonOption, PoolOption
 from r2reasoner.errors import ConfigError, DataError, R2Error
 
 if TYPE_CHECKING:
+    from r2reasoner.benchmarks import Grade
     from r2reasoner.calibrate import Measured
     from r2reasoner.estimate import OutcomeModel
     from r2reasoner.evaluation.spending import SpendingLedger
-    from r2reasoner.pool.cards import Pool
-    from r2reasoner.types import Pico
+    from r2reasoner.pool.cards import Card, Pool
+    from r2reasoner.types import Pico, Task
 
 FEW_ITEMS: Final = 30
 INTERRUPTED: Final = 130
@@ -64,11 +66,11 @@ def calibrate(
     from r2reasoner.pool.load import load_pool
 
     loaded = load_pool(pool)
-    task = _Task.load(items, scorer, benchmark, loaded)
+    task = Exam.load(items, scorer, benchmark, loaded)
     file = _out_file(out, loaded, force=force)
     with SpendingLedger.open(db) as ledger:
         ledger.cap = settings(max_cost=max_cost).cap
-        _check_prices(loaded, ledger.cap)
+        check_prices((*loaded.workers, loaded.card(loaded.decomposer)), ledger.cap)
         run = _Run(loaded, task, ledger)
         ended: CapReached | None = None
         try:
@@ -77,14 +79,14 @@ def calibrate(
             ended = reached
         except (R2Error, KeyboardInterrupt) as error:
             if run.measured.outcomes:
-                write_outcomes(run.measured, file)
+                write_outcomes(run.measured, file, task.scorer)
                 _say(f"what was measured until then is in {file}")
             if isinstance(error, R2Error):
                 raise
             raise typer.Exit(INTERRUPTED) from None
         if ended is not None and not run.measured.outcomes:
             raise ended
-        model = write_outcomes(run.measured, file)
+        model = write_outcomes(run.measured, file, task.scorer)
         spent = None if ledger.unpriced else ledger.spent
     report = _Report(loaded, run.measured, len(task.items), model, file, spent, ended)
     if as_json:
@@ -94,16 +96,18 @@ def calibrate(
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
-    """What to ask, and when an answer is right."""
+class Exam:
+    """What to ask, and when an answer is right; `scorer` is the name of `grade`."""
 
-    items: tuple[Any, ...]
-    grade: Any
+    items: "tuple[Task, ...]"
+    grade: "Grade"
+    scorer: str
 
     @classmethod
-    def load(cls, file: Path, scorer: str | None, benchmark: str | None, pool: "Pool") -> "_Task":
+    def load(cls, file: Path, scorer: str | None, benchmark: str | None, pool: "Pool") -> "Exam":
         """Read a file's items, worded as `evaluate` words them. Raises ConfigError, DataError."""
         from r2reasoner.benchmarks import BENCHMARKS, open_benchmark
+        from r2reasoner.benchmarks.grading import GRADES
         from r2reasoner.types import Task
 
         if benchmark is not None and scorer is not None:
@@ -113,7 +117,8 @@ class _Task:
         task = BENCHMARKS[benchmark] if benchmark else open_benchmark("items.jsonl", scorer)
         plain = all(card.prompt == "plain" for card in pool.workers)
         items = tuple(Task(task.query(i, plain=plain), i.gold) for i in task.load(file))
-        return cls(items, task.grade)
+        name = next(name for name, grade in GRADES.items() if grade is task.grade)
+        return cls(items, task.grade, name)
 
 
 @dataclass(slots=True)
@@ -121,7 +126,7 @@ class _Run:
     """One measuring, with its progress on a terminal."""
 
     pool: "Pool"
-    task: _Task
+    task: Exam
     ledger: "SpendingLedger"
     calibration: Any = None
 
@@ -150,14 +155,14 @@ class _Run:
                 Meter(self.ledger, f"calibrate-{new_id()}"),
                 self.task.grade,
             )
-            with _bar(self.ledger.cap) as bar:
+            with bar(self.ledger.cap) as progress:
                 total = len(self.task.items)
-                shown = bar.add_task("measuring", total=total, spent="$0")
+                shown = progress.add_task("measuring", total=total, spent="$0")
 
                 def show(done: int) -> None:
                     spent = _money(self.ledger.spent)
                     likely = _money(self.ledger.spent * total // done)
-                    bar.update(shown, completed=done, spent=f"{spent}, likely {likely} in all")
+                    progress.update(shown, completed=done, spent=f"{spent}, likely {likely} in all")
 
                 await self.calibration.run(self.task.items, show)
         finally:
@@ -182,7 +187,7 @@ class _Report:
         pool = self.pool
         lines = []
         if pool.outcomes is None or pool.outcomes.resolve() != self.file.resolve():
-            folder = pool.source.parent if pool.source and not _is_shipped(pool) else None
+            folder = pool.source.parent if pool.source and not is_shipped(pool) else None
             near = folder is not None and self.file.resolve().is_relative_to(folder)
             shown = self.file.resolve().relative_to(folder) if near and folder else self.file
             lines.append(f"outcomes = {json.dumps(str(shown if near else self.file.resolve()))}")
@@ -250,7 +255,7 @@ class _Report:
             print(f"stopped: {self.ended}")
         if found.items - found.unsolved < FEW_ITEMS:
             print(f"fewer than {FEW_ITEMS} items taught something: take the estimate with care")
-        print(f"wrote {self.file}, and the raw outcomes beside it")
+        print(f"wrote {self.file}, and raw outcomes and right answers beside it")
         self._show_lines()
 
     def _show_lines(self) -> None:
@@ -258,7 +263,7 @@ class _Report:
         if not lines:
             print(f"{self.pool.source} names it already: nothing is left to do")
             return
-        if _is_shipped(self.pool):
+        if is_shipped(self.pool):
             print(f"to use it, copy {self.pool.source} and put this under [pool] in your copy:")
         else:
             print(f"to use it, put this under [pool] in {self.pool.source}:")
@@ -268,25 +273,36 @@ class _Report:
 
 def _out_file(out: Path | None, pool: "Pool", *, force: bool) -> Path:
     """Return where to write, checked before anything is paid for. Raises ConfigError."""
+    from r2reasoner.references import references_file
+
     if out is None:
         stem = pool.source.stem if pool.source else pool.name
-        beside = pool.source.parent if pool.source and not _is_shipped(pool) else Path()
+        beside = pool.source.parent if pool.source and not is_shipped(pool) else Path()
         out = beside / f"{stem}-outcomes.npz"
-    if out.suffix != ".npz":
-        raise ConfigError(f"{out}: expected a file name that ends in .npz")
+    beside_it = out.with_suffix(".jsonl"), references_file(out)
+    check_outputs((out, *beside_it), ".npz", force=force)
+    return out
+
+
+def check_outputs(files: Sequence[Path], suffix: str, *, force: bool) -> None:
+    """Raise ConfigError where files cannot be written, or are there and may not be replaced.
+
+    The first is what the user named, and has to end in `suffix`.
+    """
+    out = files[0]
+    if out.suffix != suffix:
+        raise ConfigError(f"{out}: expected a file name that ends in {suffix}")
     if not out.parent.is_dir():
         raise ConfigError(f"{out}: there is no folder {out.parent}; make it first")
     if not os.access(out.parent, os.W_OK):
         raise ConfigError(f"{out}: you may not write in {out.parent}; choose another --out")
-    taken = [f for f in (out, out.with_suffix(".jsonl")) if f.exists()]
+    taken = [file for file in files if file.exists()]
     if taken and not force:
         raise ConfigError(f"{taken[0]} exists; choose another --out, or --force to replace it")
-    return out
 
 
-def _check_prices(pool: "Pool", cap: "Pico | None") -> None:
+def check_prices(cards: "Sequence[Card]", cap: "Pico | None") -> None:
     """Raise ConfigError where a cap cannot be held, before anything is paid for."""
-    cards = (*pool.workers, pool.card(pool.decomposer))
     unpriced = sorted({card.name for card in cards if card.price is None})
     if cap is not None and unpriced:
         raise ConfigError(
@@ -295,13 +311,15 @@ def _check_prices(pool: "Pool", cap: "Pico | None") -> None:
         )
 
 
-def _is_shipped(pool: "Pool") -> bool:
+def is_shipped(pool: "Pool") -> bool:
+    """Tell whether a pool file belongs to the package, so that users write elsewhere."""
     from r2reasoner.pool.load import SHIPPED
 
     return pool.source is not None and pool.source.parent == SHIPPED
 
 
-def _bar(cap: "Pico | None") -> Any:
+def bar(cap: "Pico | None") -> Any:
+    """Return a progress bar on stderr with a field `spent`; a context manager."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

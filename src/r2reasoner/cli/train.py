@@ -59,7 +59,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run all stages: training data, fine-tuning, GRPO in alternation, the pool file."""
-    _train(_load(recipe, out, seed, settings), None, dry_run=dry_run, as_json=as_json)
+    _train(load(recipe, out, seed, settings), None, dry_run=dry_run, as_json=as_json)
 
 
 @app.command("sft")
@@ -72,7 +72,7 @@ def sft(
     as_json: JsonOption = False,
 ) -> None:
     """Fine-tune both policies on the training data that the run folder has."""
-    _train(_load(recipe, out, seed, settings), ("sft-",), dry_run=dry_run, as_json=as_json)
+    _train(load(recipe, out, seed, settings), ("sft-",), dry_run=dry_run, as_json=as_json)
 
 
 @app.command("grpo")
@@ -90,7 +90,7 @@ def grpo(
 ) -> None:
     """Reinforce one policy for one phase, the other frozen."""
     stage = f"grpo-{round_}-{policy}"
-    _train(_load(recipe, out, seed, settings), (stage,), dry_run=dry_run, as_json=as_json)
+    _train(load(recipe, out, seed, settings), (stage,), dry_run=dry_run, as_json=as_json)
 
 
 @app.command("alternate")
@@ -103,10 +103,11 @@ def alternate(
     as_json: JsonOption = False,
 ) -> None:
     """Reinforce both policies in alternation, all rounds; then write the pool file."""
-    _train(_load(recipe, out, seed, settings), ("grpo-", "pool"), dry_run=dry_run, as_json=as_json)
+    _train(load(recipe, out, seed, settings), ("grpo-", "pool"), dry_run=dry_run, as_json=as_json)
 
 
-def _load(recipe: str, out: str | None, seed: int | None, settings: list[str] | None) -> "Recipe":
+def load(recipe: str, out: str | None, seed: int | None, settings: list[str] | None) -> "Recipe":
+    """Return a recipe with options in the place of its own values. Raises ConfigError."""
     from r2reasoner.training.recipe import load_recipe
 
     own = [] if out is None else [f"recipe.out={json.dumps(out, ensure_ascii=False)}"]
@@ -116,10 +117,24 @@ def _load(recipe: str, out: str | None, seed: int | None, settings: list[str] | 
 
 def _train(recipe: "Recipe", only: tuple[str, ...] | None, *, dry_run: bool, as_json: bool) -> None:
     """Forecast, refuse what cannot work, then train: all stages, or those that begin so."""
+    wanted = _wanted(recipe, only)
+    if not goes_on(recipe, wanted, dry_run=dry_run, as_json=as_json):
+        return
+    from r2reasoner.training.alternate import run as train
+
+    folder = train(recipe, wanted, say)
+    done = {"recipe": recipe.run.name, "out": str(folder), "stages": wanted}
+    print(json.dumps(done) if as_json else f"run folder: {folder}")
+
+
+def goes_on(recipe: "Recipe", wanted: list[str], *, dry_run: bool, as_json: bool) -> bool:
+    """Forecast stages and refuse what cannot work; a dry run prints the forecast, and ends there.
+
+    Raises ConfigError and DataError, before anything is paid.
+    """
     from r2reasoner.pool.load import load_pool
     from r2reasoner.training.forecast import check_budget, check_items, forecast
 
-    wanted = _wanted(recipe, only)
     expected = forecast(recipe, load_pool(recipe.run.pool), wanted)
     if dry_run and not as_json:
         _print(recipe, expected)
@@ -127,16 +142,12 @@ def _train(recipe: "Recipe", only: tuple[str, ...] | None, *, dry_run: bool, as_
     if dry_run:
         if as_json:
             print(json.dumps(_document(recipe, expected), indent=2))
-        return
+        return False
     check_items(expected)
     for note in expected.notes:
-        _say(f"warning: {note}")
+        say(f"warning: {note}")
     _need_packages(recipe)
-    from r2reasoner.training.alternate import run as train
-
-    folder = train(recipe, wanted, _say)
-    done = {"recipe": recipe.run.name, "out": str(folder), "stages": wanted}
-    print(json.dumps(done) if as_json else f"run folder: {folder}")
+    return True
 
 
 def _wanted(recipe: "Recipe", only: tuple[str, ...] | None) -> list[str]:
@@ -183,7 +194,7 @@ def _print(recipe: "Recipe", expected: "Forecast") -> None:
         print(f"memory of the {name} ({recipe.policies[name].base}): {_memory_line(needed)}")
     print("expected, not measured: " + "; ".join(expected.assumptions))
     for note in expected.notes:
-        _say(f"warning: {note}")
+        say(f"warning: {note}")
 
 
 def _stages_table(expected: "Forecast") -> Any:
@@ -276,7 +287,8 @@ def _document(recipe: "Recipe", expected: "Forecast") -> dict[str, Any]:
     }
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tell how it goes, on stderr."""
     # of the processes of a launcher, the first speaks
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr, flush=True)

@@ -16,7 +16,9 @@ def convert(model: Path, tokens: list[str], out: Path) -> str:
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     numbers = {token: i for i, token in enumerate(tokens)}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel(numbers, unk_token=UNK)),

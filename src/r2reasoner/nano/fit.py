@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from r2reasoner.client.text import BOS, EOS, SEP
 from r2reasoner.errors import DataError
@@ -33,6 +34,7 @@ POSITIONS: Final = 256
 IGNORED: Final = -100
 
 Ids = npt.NDArray[np.uint8]
+disable_progress_bar()
 
 
 class Shape(NamedTuple):
@@ -131,9 +133,7 @@ def batches(data: Encoded, steps: int, seed: int, stretch: int = 0) -> Iterator[
             room -= int(lengths[i])
 
 
-def gapped_positions(
-    count: int, rng: np.random.Generator, stretch: int
-) -> npt.NDArray[np.int64]:
+def gapped_positions(count: int, rng: np.random.Generator, stretch: int) -> npt.NDArray[np.int64]:
     """Return a row's positions; in half of the rows with gaps, up to `stretch` in all."""
     if stretch == 0 or rng.random() < 0.5:
         return np.arange(count)

@@ -7,7 +7,7 @@ the shipped ones know "jump"; search items are made of those two.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -20,6 +20,7 @@ SHIFTED_ACTIONS: Final = 11
 HELD_VERBS: Final = ("walk", "look")
 KEPT_SHARE: Final = 0.8
 SHIFTED_SCAN_SHARE: Final = 0.3
+SEARCH_OPERANDS: Final = (2, 3, 3, 4, 4, 4)
 DEV: Final[frozenset[arithmetic.Side]] = frozenset({"dev"})
 
 
@@ -85,16 +86,24 @@ def shifted(weights: WeightSet, seed: int) -> Shifted:
 
 
 def search_items(
-    weights: WeightSet, scan_count: int, arithmetic_count: int, seed: int
+    weights: WeightSet,
+    scan_count: int,
+    arithmetic_count: int,
+    seed: int,
+    operands: Collection[int] = SEARCH_OPERANDS,
 ) -> list[Task]:
-    """Return items to search plans for: unseen commands, and expressions of 2 to 4 operands."""
+    """Return items to search plans for: unseen commands, and expressions of so many operands.
+
+    Of the longer ones there are more, for there are more ways to take them apart.
+    """
+    drawn = [count for count in SEARCH_OPERANDS if count in operands]
     rng = random.Random(f"search {seed}")
     unseen = shifted(weights, seed).unseen
     single = [c for c in unseen if not {"and", "after"} & set(c.split())]
     commands = single + rng.sample(unseen, min(scan_count, len(unseen)))
     items = [Task(c, scan.interpret(c)) for c in dict.fromkeys(commands)]
     for _ in range(arithmetic_count if weights.arithmetic else 0):
-        node = arithmetic.sample(rng.choice((2, 3, 3, 4, 4, 4)), TRAIN, rng)
+        node = arithmetic.sample(rng.choice(drawn), TRAIN, rng)
         items.append(Task(arithmetic.render(node), str(node.value)))
     return items
 

@@ -41,7 +41,8 @@ def ship(
     shutil.copytree(run / "converted", folder)
     pool = trained_pool(preset, run, folder)
     calibrate(pool, weights, preset.calibration, folder / "outcomes.npz", seed)
-    shutil.move(folder / "outcomes.jsonl", run / "outcomes.jsonl")
+    for name in ("outcomes.jsonl", "outcomes.references.jsonl"):
+        shutil.move(folder / name, run / name)
     training = {
         path.parent.name if path.parent.parent.name == "workers" else "decomposer": json.loads(
             path.read_text()

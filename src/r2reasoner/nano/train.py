@@ -84,11 +84,11 @@ SCAN_ONLY: Final = Preset(
     calibration=900,
 )
 TINY: Final = Preset(
-    workers={Shape(8, 1): 60, Shape(16, 1): 60, Shape(16, 2): 120},
-    searcher=(Shape(16, 2), 150),
+    workers={Shape(8, 1): 150, Shape(16, 1): 200, Shape(16, 2): 500},
+    searcher=(Shape(16, 2), 500),
     decomposer=(Shape(16, 2), 100),
-    rows=20_000,
-    shifted_rows=20_000,
+    rows=30_000,
+    shifted_rows=30_000,
     search_scan=60,
     search_arithmetic=60,
     calibration=40,

@@ -6,12 +6,13 @@
     [[policies]]  models that only decompose or allocate
     [router]      optional, see `config`
 
-Unknown keys are refused, numbers stay exact, and keys to providers stand in the environment, never
-here. Nothing is reached and no file but this one is opened: that is `r2reasoner pool check`.
+A card file has one worker to add to a pool, and its endpoint unless the pool has it. Unknown keys
+are refused, numbers stay exact, and keys to providers stand in the environment, never here.
+Nothing is reached and no file but the one named is opened: that is `r2reasoner pool check`.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from r2reasoner.config import TABLE, did_you_mean, read_toml, settings
 from r2reasoner.errors import ConfigError
 from r2reasoner.pool.cards import Card, Endpoint, Pool
 from r2reasoner.pool.prices import public_price
-from r2reasoner.pool.tables import CardTable, EndpointTable, PoolFile, PoolTable
+from r2reasoner.pool.tables import CardFile, CardTable, EndpointTable, PoolFile, PoolTable
 
 SHIPPED: Final = Path(__file__).resolve().parent
 PACKAGE: Final = SHIPPED.parent
@@ -68,6 +69,52 @@ def load_pool(path_or_name: str | Path | None = None) -> Pool:
         return _pool(PoolFile.model_validate(raw), file)
     except ValidationError as error:
         raise ConfigError(_list(file, (_explain(e, raw) for e in error.errors()))) from None
+
+
+def load_card(file: Path, pool: Pool) -> Card:
+    """Return the worker of a card file, which is to join a pool.
+
+    Relative paths in it are taken from the folder of the file. Raises ConfigError, naming file and
+    key, for whatever is wrong in it, or taken in the pool.
+    """
+    raw = read_toml(file)
+    if "pool" in raw:
+        raise ConfigError(
+            f"{file}: a whole pool file; expected one [[workers]] table and, if it is new, its"
+            " [endpoints.X]"
+        )
+    try:
+        parsed = CardFile.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(
+            _list(file, (_explain(e, raw, CardFile) for e in error.errors()))
+        ) from None
+    base = file.resolve().parent
+    given = {name: _endpoint(name, table, base) for name, table in parsed.endpoints.items()}
+    held = {card.endpoint.name: card.endpoint for card in (*pool.workers, *pool.policies.values())}
+    problems = list(_misfits(parsed, given, held, pool))
+    if problems:
+        raise ConfigError(_list(file, problems))
+    return _card(parsed.workers[0], given | held)
+
+
+def _misfits(
+    parsed: CardFile, given: dict[str, Endpoint], held: dict[str, Endpoint], pool: Pool
+) -> Iterable[str]:
+    """Yield what does not fit between a card file and a pool."""
+    (table,) = parsed.workers
+    where = f"workers 1 ({table.name})"
+    if table.name in {card.name for card in (*pool.workers, *pool.policies.values())}:
+        yield f"{where}: pool {pool.name!r} has a model of that name; take another"
+    if table.name in ALLOCATORS:
+        yield f"{where}: {table.name!r} is the name of a built-in allocator; take another"
+    for name, endpoint in given.items():
+        if held.get(name, endpoint) != endpoint:
+            yield f"endpoints.{name}: pool {pool.name!r} has another of that name; take another"
+        if name != table.endpoint:
+            yield f"endpoints.{name}: {table.name!r} does not use it"
+    kinds = {name: endpoint.kind for name, endpoint in (given | held).items()}
+    yield from _misplaced(table, kinds, where, f"this file or pool {pool.name!r}")
 
 
 def _pool(parsed: PoolFile, file: Path) -> Pool:
@@ -131,6 +178,7 @@ def _card(table: CardTable, endpoints: dict[str, Endpoint]) -> Card:
 def _disagreements(parsed: PoolFile) -> Iterable[str]:
     """Yield what is wrong between tables that are right by themselves."""
     seen: set[str] = set()
+    kinds = {name: endpoint.kind for name, endpoint in parsed.endpoints.items()}
     for kind, tables in (("workers", parsed.workers), ("policies", parsed.policies)):
         for number, table in enumerate(tables, 1):
             where = f"{kind} {number} ({table.name})"
@@ -139,7 +187,7 @@ def _disagreements(parsed: PoolFile) -> Iterable[str]:
             if table.name in ALLOCATORS:
                 yield f"{where}: {table.name!r} is the name of a built-in allocator; take another"
             seen.add(table.name)
-            yield from _misplaced(table, parsed.endpoints, where)
+            yield from _misplaced(table, kinds, where)
     if parsed.pool.decomposer not in seen:
         yield (
             f"pool.decomposer: no worker or policy {parsed.pool.decomposer!r}"
@@ -152,14 +200,17 @@ def _disagreements(parsed: PoolFile) -> Iterable[str]:
         )
 
 
-def _misplaced(table: CardTable, endpoints: dict[str, EndpointTable], where: str) -> Iterable[str]:
-    endpoint = endpoints.get(table.endpoint)
-    if endpoint is None:
+def _misplaced(
+    table: CardTable, kinds: Mapping[str, str], where: str, files: str = "this file"
+) -> Iterable[str]:
+    """Yield where a card is at odds with its endpoint; `kinds` are those of all in `files`."""
+    kind = kinds.get(table.endpoint)
+    if kind is None:
         yield (
-            f"{where}: no [endpoints.{table.endpoint}] in this file"
-            f"{did_you_mean(table.endpoint, set(endpoints))}"
+            f"{where}: no [endpoints.{table.endpoint}] in {files}"
+            f"{did_you_mean(table.endpoint, set(kinds))}"
         )
-    elif endpoint.kind == "embedded":
+    elif kind == "embedded":
         folder = PurePosixPath(table.model)
         if folder.is_absolute() or ".." in folder.parts or "\\" in table.model:
             yield f"{where}: model: expected a folder inside the endpoint's path"
@@ -176,7 +227,9 @@ def _list(file: Path, problems: Iterable[str]) -> str:
     return "\n  ".join([f"{file}: {len(lines)} problems", *lines[:_SHOWN_PROBLEMS], *more])
 
 
-def _explain(error: Any, raw: dict[str, Any]) -> str:
+def _explain(
+    error: Any, raw: dict[str, Any], file: type[PoolFile] | type[CardFile] = PoolFile
+) -> str:
     """Return one validation error in a user's words, without showing the value of a bad key."""
     *parents, last = error["loc"] or ("file",)
     where = _where(error["loc"], raw)
@@ -187,7 +240,7 @@ def _explain(error: Any, raw: dict[str, Any]) -> str:
                     f"{where}: keys never stand in a pool file; put the key in an environment "
                     "variable and its name in key_env of the endpoint"
                 )
-            return f"{where}: unknown key{did_you_mean(str(last), _known_keys(parents))}"
+            return f"{where}: unknown key{did_you_mean(str(last), _known_keys(parents, file))}"
         case "missing":
             return f"{where}: missing"
         case "literal_error" | "enum":
@@ -199,10 +252,10 @@ def _explain(error: Any, raw: dict[str, Any]) -> str:
             return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
-def _known_keys(parents: list[Any]) -> set[str]:
+def _known_keys(parents: list[Any], file: type[PoolFile] | type[CardFile]) -> set[str]:
     match parents:
         case []:
-            return {*PoolFile.model_fields, TABLE}
+            return {*file.model_fields} | ({TABLE} if file is PoolFile else set())
         case ["pool"]:
             return set(PoolTable.model_fields)
         case ["endpoints", _]:

@@ -164,3 +164,10 @@ class PoolFile(_Table):
     endpoints: dict[_Text, EndpointTable] = Field(min_length=1)
     workers: list[CardTable] = Field(min_length=1)
     policies: list[CardTable] = []
+
+
+class CardFile(_Table):
+    """A file with one worker to add to a pool, and its endpoint unless the pool has that."""
+
+    endpoints: dict[_Text, EndpointTable] = Field(default={}, max_length=1)
+    workers: list[CardTable] = Field(min_length=1, max_length=1)

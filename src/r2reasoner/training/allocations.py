@@ -15,7 +15,7 @@ which items, and who runs `process` on many of them (`shards`).
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from math import prod
@@ -25,6 +25,7 @@ from r2reasoner.benchmarks.grading import Grade, exact
 from r2reasoner.client.base import Client
 from r2reasoner.errors import ConfigError, DataError, PlanError
 from r2reasoner.ledger import Ledger
+from r2reasoner.outcomes.records import Outcome
 from r2reasoner.plan import in_context
 from r2reasoner.pool.cards import Group, Pool
 from r2reasoner.training.columns import Column, Form
@@ -32,6 +33,7 @@ from r2reasoner.training.groups import Ladder, Rungs
 from r2reasoner.training.optimum import Compared, Found
 from r2reasoner.training.rows import ITEM, Row, item_of, read_plan
 from r2reasoner.training.trials import Runner
+from r2reasoner.training.verdicts import verdicts
 from r2reasoner.types import Allocation, Choice, Pico, Plan, Step, Task
 
 FORM: Final = Form(
@@ -89,6 +91,7 @@ class Trial(NamedTuple):
     steps: tuple[Step, ...]
     fault: str | None
     logprobs: Mapping[int, float]
+    keys: Mapping[int, str]
 
 
 class Difficulty(NamedTuple):
@@ -138,7 +141,8 @@ class GroupedSearch:
     """Finds the models to learn from, item by item.
 
     `grade` says what is right. A dollar cap on all of it is the ledger's (`SpendingLedger`).
-    Raises ConfigError for an unknown trial model, and for a worker without a price.
+    `record` takes how the answers of all trials did. Raises ConfigError for an unknown trial model,
+    and for a worker without a price.
     """
 
     def __init__(
@@ -149,6 +153,7 @@ class GroupedSearch:
         config: SearchConfig | None = None,
         *,
         grade: Grade = exact,
+        record: Callable[[Outcome], None] | None = None,
     ) -> None:
         self.config = config or SearchConfig()
         self._ladder = Ladder(pool.workers, self.config.groups)
@@ -166,7 +171,8 @@ class GroupedSearch:
             )
         self._trial = names.index(trial) if trial is not None else self._ladder.middle()
         self._strongest = names.index(pool.strongest.name)
-        self._runner = Runner(pool, client, ledger, grade)
+        self._runner = Runner(pool, client, ledger, grade, keyed=record is not None)
+        self._record = record or (lambda outcome: None)
 
     async def process(self, row: Mapping[str, Any]) -> Row:
         """Return the row of an item and its plan with the models to learn (`FORM`).
@@ -179,6 +185,9 @@ class GroupedSearch:
         difficulty, end = await self._search(walk)
         reference = walk.trials[walk.everywhere(self._strongest)]
         kept = walk.best or reference
+        runs = list(walk.trials.values())
+        for outcome in verdicts(walk.task.query, plan, row["plan"], runs, "allocations"):
+            self._record(outcome)
         trials = [self._told(trial) for trial in walk.trials.values()]
         texts = [in_context(plan, number) for number in range(1, len(plan.subtasks) + 1)]
         return item_of(row) | {
@@ -208,14 +217,22 @@ class GroupedSearch:
         Raises DataError for a plan with more than `most` allocations, and what `process` raises.
         """
         walk = self._open(row)
-        rungs = range(len(self._ladder.cards))
-        choices = [(None,) if subtask.is_join else rungs for subtask in walk.plan.subtasks]
+        choices = self._choices(walk.plan)
         walk.most = prod(map(len, choices))
         if walk.most > most:
             raise DataError(f"the plan has {walk.most:,} allocations; at most {most:,} are tried")
         for allocation in product(*choices):
             await self._try(walk, "all", allocation)
         return walk.found
+
+    def count(self, row: Mapping[str, Any]) -> int:
+        """Return how many allocations a row's plan has. Raises DataError for a row without one."""
+        return prod(map(len, self._choices(self._open(row).plan)))
+
+    def _choices(self, plan: Plan) -> list[Sequence[int | None]]:
+        """Return the rungs that each subtask may take; a join takes none."""
+        rungs = range(len(self._ladder.cards))
+        return [(None,) if subtask.is_join else rungs for subtask in plan.subtasks]
 
     async def compare(self, row: Mapping[str, Any], most: int = 729) -> Compared:
         """Return what grouped and exhaustive search come to on an item; raises what they raise."""
@@ -318,7 +335,7 @@ class GroupedSearch:
         allocation = Allocation(choices, "grouped search", calibrated=False)
         ran = await self._runner.run(walk.task, walk.plan, allocation, how_sure=how_sure)
         cost = sum(call.cost or 0 for call in ran.calls)
-        return Trial(move, rungs, ran.right, cost, ran.steps, ran.fault, ran.logprobs)
+        return Trial(move, rungs, ran.right, cost, ran.steps, ran.fault, ran.logprobs, ran.keys)
 
     def _told(self, trial: Trial) -> dict[str, Any]:
         """Return a trial as it stands in a row."""

@@ -13,6 +13,7 @@ before the first rollout of a phase.
 
 import asyncio
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,19 +27,30 @@ from r2reasoner.errors import ConfigError, DataError
 from r2reasoner.outcomes.client import RecordedClient
 from r2reasoner.outcomes.store import OutcomeStore
 from r2reasoner.pool.cards import Card, Pool
+from r2reasoner.pool.load import load_pool
 from r2reasoner.training import checkpoint, processes
 from r2reasoner.training.allocations import FORM as ALLOCATIONS
 from r2reasoner.training.arguments import grpo_arguments, seed_of, sft_arguments
 from r2reasoner.training.controls import random_features, shuffled
 from r2reasoner.training.decompositions import FORM as DECOMPOSITIONS
-from r2reasoner.training.environment import MAIN, SHIFTED, Environment, open_environment
+from r2reasoner.training.environment import (
+    MAIN,
+    SEARCHER,
+    SHIFTED,
+    WORKERS,
+    Environment,
+    is_phrase,
+    open_environment,
+)
+from r2reasoner.training.optimum import Gap, gap
 from r2reasoner.training.pairs import Pair, allocator_pairs, decomposer_pairs
+from r2reasoner.training.plots import draw
 from r2reasoner.training.recipe import POLICIES, PolicyName, Recipe, resolved, stages
 from r2reasoner.training.rewards import shares
 from r2reasoner.training.rollouts import Item, Rollouts, TrainingLedger, Turn
 from r2reasoner.training.rows import Row, plan_text
 from r2reasoner.training.run_folder import RunFolder
-from r2reasoner.training.seats import with_policy
+from r2reasoner.training.seats import check_seats, with_policy
 from r2reasoner.training.shard_folder import Job, made_rows
 from r2reasoner.training.shards import Engine, Factory, run_shards
 from r2reasoner.types import PICO_PER_DOLLAR, Role
@@ -50,6 +62,8 @@ THRESHOLD_ITEMS: Final = 200
 CHECKED: Final = 200
 SHOWN: Final = 12
 SAY_EVERY_S: Final = 15.0
+FREE: Final = ("recipe.cap", "data.engine", "data.in_flight")
+"""What a run may go on with another value of: no row and no policy is another one for it."""
 FIGURES: Final = {
     "loss": "loss",
     "eval_loss": "val_loss",
@@ -74,19 +88,48 @@ FIGURES: Final = {
 SHOWN_FIGURES: Final = ("loss", "val_loss", "reward", "accuracy", "cost")
 
 
-def run(recipe: Recipe, wanted: Iterable[str] | None = None, say: Say = print) -> Path:
+def run(
+    recipe: Recipe,
+    wanted: Iterable[str] | None = None,
+    say: Say = print,
+    engine: Engine | None = None,
+) -> Path:
     """Do a recipe's stages (or the wanted ones) that are not done yet; return the run folder.
 
-    Raises ConfigError and DataError for what cannot be done, CapReached where the dollars of the
-    recipe are spent; what is done by then stays.
+    `engine` builds the data; else the recipe's. Raises ConfigError and DataError for what cannot
+    be done, CapReached where the dollars of the recipe are spent; what is done by then stays.
     """
+    check_seats(load_pool(recipe.run.pool), recipe)
     chosen = set(stages(recipe) if wanted is None else wanted)
-    with Training.open(recipe, say) as training:
-        for name in stages(recipe):
-            if name in chosen:
-                training.do(name)
-        training.folder.summary()
+    with Training.open(recipe, say, engine or Engine(recipe.data.engine)) as training:
+        try:
+            for name in stages(recipe):
+                if name in chosen:
+                    training.do(name)
+        finally:
+            training.folder.summary()
+        draw(training.folder.path)
     return recipe.run.folder
+
+
+def fork(source: Path, recipe: Recipe, kept: Iterable[str]) -> None:
+    """Begin a run of another recipe with stages that a run has done, so that they cost nothing.
+
+    Raises ConfigError where the new run's folder is taken, DataError for a stage that is not done.
+    """
+    to = recipe.run.folder
+    seeds = {name: seed_of(recipe, name) for name in stages(recipe)}
+    with RunFolder.open(to, resolved(recipe), seeds, _inputs(recipe)) as new:
+        for name in (WORKERS, SEARCHER):
+            if (source / name).is_file():
+                shutil.copy(source / name, to / name)
+        shutil.copytree(source / processes.OUTCOMES, to / processes.OUTCOMES, dirs_exist_ok=True)
+        done = RunFolder.reading(source)
+        for stage in kept:
+            produced = done.produced(stage)
+            for path in produced.values():
+                shutil.copytree(path, to / path.relative_to(source), dirs_exist_ok=True)
+            new.stage_done(stage, {n: to / p.relative_to(source) for n, p in produced.items()})
 
 
 @dataclass
@@ -99,44 +142,50 @@ class Training:
     ledger: TrainingLedger
     store: OutcomeStore
     say: Say
+    engine: Engine
 
     @classmethod
     @contextmanager
-    def open(cls, recipe: Recipe, say: Say) -> Iterator[Self]:
+    def open(cls, recipe: Recipe, say: Say, engine: Engine) -> Iterator[Self]:
         """Open the run folder of a recipe, or make it; raises what `RunFolder.open` raises."""
         path = recipe.run.folder
         seeds = {name: seed_of(recipe, name) for name in stages(recipe)}
         with ExitStack() as stack:
             folder = stack.enter_context(
-                RunFolder.open(path, resolved(recipe), seeds, _inputs(recipe))
+                RunFolder.open(path, resolved(recipe), seeds, _inputs(recipe), FREE)
             )
             ledger = stack.enter_context(TrainingLedger.open(path / "ledger.db"))
             ledger.spent = ledger.totals().cost
             ledger.cap = round(recipe.run.cap * PICO_PER_DOLLAR)
             store = stack.enter_context(OutcomeStore.open(path / processes.OUTCOMES))
             environment = open_environment(path)
-            yield cls(recipe, folder, environment, ledger, store, say)
+            yield cls(recipe, folder, environment, ledger, store, say, engine)
 
     def do(self, name: str) -> None:
         """Do a stage unless it is done, and note its bill. Raises DataError where it cannot."""
         if self.folder.is_done(name):
             return
         self.say(f"{name} ...")
-        started, before = time.monotonic(), self.ledger.totals()
+        started = time.monotonic()
         try:
             produced = self._stage(name)
         finally:
-            after = self.ledger.totals()
-            self.folder.metrics(
-                name,
-                0,
-                paid_pico=after.cost - before.cost,
-                calls=after.calls - before.calls,
-                unpriced=after.unpriced - before.unpriced,
-                seconds=time.monotonic() - started,
-            )
+            self._bill(name, time.monotonic() - started)
         self.folder.stage_done(name, produced)
         self.say(f"{name} done in {time.monotonic() - started:.0f} s")
+
+    def _bill(self, stage: str, seconds: float) -> None:
+        """Note what the ledger has beyond what was noted before: also of an attempt that died."""
+        noted = self.folder.billed()
+        total = self.ledger.totals()
+        self.folder.metrics(
+            stage,
+            0,
+            paid_pico=total.cost - round(noted["paid_pico"]),
+            calls=total.calls - round(noted["calls"]),
+            unpriced=total.unpriced - round(noted["unpriced"]),
+            seconds=seconds,
+        )
 
     def _stage(self, name: str) -> dict[str, Path]:
         kind, _, rest = name.partition("-")
@@ -170,38 +219,59 @@ class Training:
     def _decompositions(self) -> dict[str, Path]:
         rows = self.environment.searched()
         self._need(rows, "decompositions")
-        out = self.folder.path / "data" / "decompositions"
-        made = self._build(out, rows, "decompositions", {})
+        produced = {"decompositions": self._data("decompositions")}
+        if self.environment.parts_first:
+            parts = [row for row in rows if is_phrase(row)]
+            rows = [row for row in rows if not is_phrase(row)]
+            self._need(parts, "decompositions of phrases")
+            produced = {"parts": self._data("parts"), **produced}
+            made = self._build("parts", parts, "decompositions", {})
+            made += self._build("decompositions", rows, "decompositions", {"known": "parts"})
+        else:
+            made = self._build("decompositions", rows, "decompositions", {})
         if not any(row["lines"] != "[]" for row in made):
             raise DataError(
                 f"none of {len(made):,} items has a decomposition to learn from: every candidate"
                 " was wrong; take easier items or a stronger worker, or keep best_of_all"
             )
-        return {"decompositions": out}
+        return produced
 
     def _allocations(self) -> dict[str, Path]:
         rows = self.environment.reinforced()
         self._need(rows, "allocations")
         planned = self._plans(rows)
-        out = self.folder.path / "data" / "allocations"
-        self._build(out, planned, "allocations", {"thresholds": self._thresholds(planned)})
-        return {"allocations": out}
+        thresholds = self._thresholds(planned)
+        made = self._build("allocations", planned, "allocations", {"thresholds": thresholds})
+        if not any(row["right"] for row in made):
+            raise DataError(
+                f"no model solves any of {len(made):,} items by the decomposer's plans, so there is"
+                " no allocation to learn from: take easier items, stronger workers, or train the"
+                " decomposer for longer"
+            )
+        self._compare(planned, thresholds)
+        return {"allocations": self._data("allocations")}
 
-    def _build(self, out: Path, rows: list[Row], what: str, extra: dict[str, Any]) -> list[Row]:
-        data = self.recipe.data
-        form = DECOMPOSITIONS if what == "decompositions" else ALLOCATIONS
+    def _data(self, name: str) -> Path:
+        return self.folder.path / processes.DATA / name
+
+    def _build(self, name: str, rows: list[Row], what: str, extra: dict[str, Any]) -> list[Row]:
+        out = self._data(name)
         out.parent.mkdir(parents=True, exist_ok=True)
-        job = Job(out=out, rows=rows, config={"what": what, **extra}, form=form)
-        factory = Factory(
-            f"r2reasoner.training.processes:{what}", {"run": str(self.folder.path), **extra}
+        job = Job(
+            out=out,
+            rows=rows,
+            config={"what": what, **extra},
+            form=DECOMPOSITIONS if what == "decompositions" else ALLOCATIONS,
         )
+        # workers of a cluster may stand elsewhere
+        where = {"run": str(self.folder.path.absolute())}
         work = run_shards(
             job,
-            factory,
+            Factory(f"r2reasoner.training.processes:{what}", {**where, **extra}),
             self.ledger,
-            engine=Engine(data.engine),
-            in_flight=data.in_flight,
-            progress=self._progress(what),
+            engine=self.engine,
+            in_flight=self.recipe.data.in_flight,
+            progress=self._progress(name),
         )
         asyncio.run(work)
         self.store.refresh()
@@ -245,6 +315,28 @@ class Training:
 
         return asyncio.run(measure())
 
+    def _compare(self, rows: list[Row], thresholds: tuple[float, float] | None) -> None:
+        """Note how far grouped search is from the optimum, where that can be found."""
+        search = self.recipe.data.search
+
+        async def measure() -> Gap | None:
+            client = RecordedClient(PoolClient(), self.store, "exhaustive search")
+            searches = processes.grouped(self.environment, client, self.ledger, thresholds)
+            small = [r for r in rows if searches[r["family"]].count(r) <= search.exhaustive_most]
+            count = min(search.exhaustive_items, len(small))
+            sample = random.Random(self.recipe.run.seed).sample(small, count)
+            compared = await processes.compared(
+                self.environment, client, self.ledger, thresholds, sample
+            )
+            await client.close()
+            solved = any(c.grouped.cost is not None for c in compared)
+            return gap(compared) if solved else None
+
+        found = asyncio.run(measure()) if search.exhaustive_items else None
+        if found is not None:
+            self.folder.metrics("allocations", 0, **found.figures())
+            self.say(f"  grouped against exhaustive search: {found}")
+
     def _need(self, rows: list[Row], what: str) -> None:
         if not rows:
             raise DataError(f"{what}: the recipe's sources have no items")
@@ -259,6 +351,7 @@ class Training:
         pairs = self._pairs(name)
         if sft.trains:
             kept = max(1, round(sft.validation * len(pairs))) if sft.validation else 0
+            kept = min(kept, len(pairs) - 1)
             states = self._states(stage, sft.checkpoint_every)
             fine_tune(
                 policy,
@@ -293,7 +386,7 @@ class Training:
     def _rows(self, what: str) -> list[Row]:
         if not self.folder.is_done(what):
             raise ConfigError(f"the stage {what} is not done yet: r2reasoner build {what} first")
-        return made_rows(self.folder.produced(what)[what])
+        return [row for path in self.folder.produced(what).values() for row in made_rows(path)]
 
     def _reinforce(self, stage: str, name: PolicyName, round_: int) -> dict[str, Path]:
         from r2reasoner.training.grpo import reinforce
@@ -485,7 +578,7 @@ class Training:
 
     def _pool_file(self) -> dict[str, Path]:
         """Write the pool file that names the trained policies."""
-        from r2reasoner.training.seats import write_pool
+        from r2reasoner.pool.write import write_pool
 
         file = self.folder.path / "pool.toml"
         write_pool(self.served_pool(), file)

@@ -76,7 +76,7 @@ def decode(content: bytes) -> Iterator[Row]:
 def _pyarrow() -> Any:
     try:
         import pyarrow  # type: ignore[import-untyped]
-        import pyarrow.parquet
+        import pyarrow.parquet  # type: ignore[import-untyped]
     except ImportError:
         raise ConfigError(
             "data sets are Parquet files, which need pyarrow: pip install 'r2reasoner[training]'"
@@ -93,8 +93,9 @@ def _value(value: Any, kind: Column, key: str, name: str) -> Any:
             return value.encode("utf-8", "replace").decode()
         case (Column.FLAG, bool()):
             return value
-        case (Column.INTEGER, int()) if not isinstance(value, bool) and abs(value) <= MOST_INTEGER:
+        case (Column.NUMBER, float()):
             return value
-        case (Column.NUMBER, int() | float()) if not isinstance(value, bool):
-            return float(value)
+        case (Column.INTEGER | Column.NUMBER, int()) if not isinstance(value, bool):
+            if abs(value) <= MOST_INTEGER:
+                return value if kind is Column.INTEGER else float(value)
     raise DataError(f"row {key}: expected {name} to be of kind {kind}, got {str(value)[:80]!r}")

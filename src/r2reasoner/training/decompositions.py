@@ -10,7 +10,7 @@ Left out: which items, and who runs `process` on many of them (`shards`).
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, NamedTuple
 
@@ -19,6 +19,7 @@ from r2reasoner.benchmarks.grading import Grade, exact
 from r2reasoner.client.base import Client
 from r2reasoner.errors import PlanError
 from r2reasoner.ledger import Ledger
+from r2reasoner.outcomes.records import Outcome
 from r2reasoner.plan import validate
 from r2reasoner.pool.cards import Pool
 from r2reasoner.training import columns
@@ -26,7 +27,8 @@ from r2reasoner.training.coherence import Form, Judge, breaks
 from r2reasoner.training.columns import Column
 from r2reasoner.training.proposers import Candidate, Proposer
 from r2reasoner.training.rows import ITEM, Row, item_of, plan_text
-from r2reasoner.training.trials import Runner
+from r2reasoner.training.trials import Ran, Runner
+from r2reasoner.training.verdicts import verdicts
 from r2reasoner.types import Call, Choice, Task
 
 Keep = Literal["best_right", "best_of_all"]
@@ -68,13 +70,14 @@ class Parts(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """A candidate and how it did. `score` None: the plan is invalid, so it was not run."""
+    """A candidate and how it did. `score` None: the plan is invalid, so it was not `ran`."""
 
     candidate: Candidate
     parts: Parts
     score: float | None
     right: bool
     fault: str | None = None
+    ran: Ran | None = None
 
 
 class Searched(NamedTuple):
@@ -90,8 +93,8 @@ class Search:
     """Finds the decomposition to learn from, item by item.
 
     `worker` runs the candidates (the strongest, if none is named), `grade` says what is right. A
-    dollar cap on all of it is the ledger's (`SpendingLedger`). Raises ConfigError for an unknown
-    worker.
+    dollar cap on all of it is the ledger's (`SpendingLedger`). `record` takes how answers did, of
+    right candidates and the direct one. Raises ConfigError for an unknown worker.
     """
 
     def __init__(
@@ -106,13 +109,15 @@ class Search:
         worker: str | None = None,
         judge: Judge | None = None,
         keep: Keep = "best_right",
+        record: Callable[[Outcome], None] | None = None,
     ) -> None:
         self._worker = pool.card(worker) if worker else pool.strongest
-        self._runner = Runner(pool, client, ledger, grade)
+        self._runner = Runner(pool, client, ledger, grade, keyed=record is not None)
         self._proposer = proposer
         self._weights = weights or Weights()
         self._judge = judge
         self._keep = keep
+        self._record = record or (lambda outcome: None)
 
     async def process(self, row: Mapping[str, Any]) -> Row:
         """Return an item's row with the plan to learn (`FORM`), None where none is kept.
@@ -124,6 +129,7 @@ class Search:
         query = item["query"]
         found = await self.search(Task(query, item["gold"]))
         kept = found.kept
+        self._judge_answers(query, found)
         costs = [call.cost for call in found.calls]
         return item | {
             "plan": plan_text(kept.candidate.plan, query) if kept else None,
@@ -158,6 +164,13 @@ class Search:
             calls += its_calls
         return Searched(tuple(tried), proposed.unreadable, self._kept(tried), tuple(calls))
 
+    def _judge_answers(self, query: str, found: Searched) -> None:
+        for tried in found.tried:
+            plan, ran = tried.candidate.plan, tried.ran
+            if ran is not None and (ran.right or plan.is_direct):
+                for one in verdicts(query, plan, plan_text(plan, query), [ran], "decompositions"):
+                    self._record(one)
+
     def _kept(self, tried: Sequence[Tried]) -> Tried | None:
         """Return the first proposed of those that score (nearly) best.
 
@@ -185,7 +198,7 @@ class Search:
         ran = await self._runner.run(task, plan, everywhere)
         tokens = sum(call.usage.input_tokens + call.usage.output_tokens for call in ran.calls)
         parts = Parts(len(plan.subtasks), tokens, breaks(plan, form, untrue))
-        tried = Tried(candidate, parts, self._weights.score(parts), ran.right, ran.fault)
+        tried = Tried(candidate, parts, self._weights.score(parts), ran.right, ran.fault, ran)
         return tried, [*meter.calls, *ran.calls]
 
 

@@ -46,6 +46,14 @@ class Environment:
         return None if name == "none" else weight_set(name)
 
     @property
+    def parts_first(self) -> bool:
+        """True where long items have too many plans, unless those of their parts are found first.
+
+        On `addprim_jump` phrases are cut down to turns and verbs: 900 plans for two of them.
+        """
+        return self.recipe.data.nano_set == "addprim_jump"
+
+    @property
     def grades(self) -> dict[str, Grade]:
         """The scorer of each family of items."""
         return {family(s): _benchmark_grade(s) for s in self.recipe.data.sources}
@@ -75,7 +83,7 @@ class Environment:
         if source.items or source.is_own or self.weights is None:
             return _file_rows(source)[: source.count]
         wanted = (source.count, 0) if source.benchmark == SCAN.name else (0, source.count)
-        tasks = search_items(self.weights, *wanted, self.recipe.run.seed)
+        tasks = search_items(self.weights, *wanted, self.recipe.run.seed, source.operands)
         return [item_row(task, source.benchmark) for task in tasks if _is(source, task)]
 
     def _reinforce_rows(self, source: Source) -> list[Row]:
@@ -93,6 +101,11 @@ class Environment:
             for n in range(count)
         )
         return [item_row(Task(arithmetic.render(n), str(n.value)), ARITHMETIC.name) for n in nodes]
+
+
+def is_phrase(row: Row) -> bool:
+    """Tell whether a SCAN command is a part of longer ones."""
+    return not {"and", "after"} & set(row["query"].split())
 
 
 def family(source: Source) -> str:

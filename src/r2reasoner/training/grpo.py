@@ -4,6 +4,7 @@ A prompt is a turn of the served policy; a sample is judged by running the query
 the served policy's place (`rollouts`). A group with a reward that could not be had is dropped.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,10 @@ def reinforce(
         callbacks=[Listener(hear), *callbacks],
     )
     quiet(trainer)
-    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    with warnings.catch_warnings():
+        # TRL asks a model by an older name
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     return rewarder
 
 

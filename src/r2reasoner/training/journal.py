@@ -4,22 +4,30 @@ Every process writes files of its own, one for each shard, so that nobody repair
 last line that was cut short is dropped (its row is made again); any other that is not as it was
 written is refused. A line is on its way to the disk when `append` returns: the death of the
 process loses none, a power cut may lose the last.
+
+Who writes for another process says that it is there (`attend`), so that nobody goes on with a
+folder to which the workers of a killed run still write.
 """
 
+import fcntl
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from r2reasoner.errors import DataError
+from r2reasoner.errors import ConfigError, DataError
 from r2reasoner.ledger import new_id
 
 Row: TypeAlias = dict[str, Any]
 """One row: JSON values by column."""
 
 SUFFIX: Final = ".jsonl"
+WORKERS: Final = ".workers"
+PATIENCE_S: Final = 60.0
+"""How long the workers of a killed run may take to end."""
 
 
 def stem(shard: int) -> str:
@@ -64,6 +72,40 @@ class Journal:
         for number in tuple(self._streams) if shard is None else (shard,):
             if (stream := self._streams.pop(number, None)) is not None:
                 stream.close()
+
+
+def attend(folder: Path) -> FileIO:
+    """Say that a worker writes to a folder, until the file returned is closed or the worker dies.
+
+    Raises ConfigError where the folder is not there, or another run is just taking it over.
+    """
+    try:
+        presence = FileIO(folder / WORKERS, "r")
+        fcntl.flock(presence, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: no worker can write to it: {error.strerror}; all machines of a cluster"
+            " must share it"
+        ) from error
+    return presence
+
+
+def await_the_end_of_workers(folder: Path, patience_s: float = PATIENCE_S) -> None:
+    """Return when no worker of an earlier run writes to a folder.
+
+    Raises ConfigError when some still do after so many seconds, OSError.
+    """
+    deadline = time.monotonic() + patience_s
+    with FileIO(folder / WORKERS, "a") as presence:
+        while True:
+            try:
+                return fcntl.flock(presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ConfigError(
+                        f"{folder}: workers of an earlier run still write to it; end them"
+                    ) from None
+            time.sleep(0.05)
 
 
 def journals(folder: Path, shard: int) -> list[Path]:

@@ -47,7 +47,7 @@ class Manifest:
     @property
     def whole(self) -> bool:
         """True when all rows do."""
-        return self.rows == self.made_of["rows"]
+        return bool(self.rows == self.made_of["rows"])
 
     def write(self, folder: Path) -> None:
         """Replace the folder's manifest in one step. Raises ConfigError where that fails."""

@@ -9,9 +9,9 @@ from r2reasoner.nano.items import WeightSet
 from r2reasoner.nano.ship import workers_pool
 from r2reasoner.nano.train import Preset, Say, bare_pool, fit_workers, preset_for
 from r2reasoner.nano.vocabulary import vocabulary
+from r2reasoner.pool.write import write_pool
 from r2reasoner.training.environment import SEARCHER, WORKERS
 from r2reasoner.training.recipe import Recipe
-from r2reasoner.training.seats import write_pool
 
 
 def train_workers(recipe: Recipe, weights: WeightSet, run: Path, say: Say) -> dict[str, Path]:

@@ -1,11 +1,13 @@
 """How far grouped search is from the optimum, and what it saves (see `allocations`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from r2reasoner.errors import DataError
 from r2reasoner.types import Pico
+
+FIGURE: Final = "grouped_"
 
 
 class Found(NamedTuple):
@@ -45,6 +47,16 @@ class Gap(NamedTuple):
     all_trials: float
     calls: float
     all_calls: float
+
+    def figures(self) -> dict[str, float]:
+        """Return all of it under the names by which a run's metrics have it."""
+        return {f"{FIGURE}{name}": value for name, value in self._asdict().items()}
+
+    @classmethod
+    def of(cls, figures: Mapping[str, Any]) -> "Gap | None":
+        """Return what `figures` gave; None where these are others."""
+        own = {n.removeprefix(FIGURE): v for n, v in figures.items() if n.startswith(FIGURE)}
+        return cls(**own) if own else None
 
     def __str__(self) -> str:
         return (

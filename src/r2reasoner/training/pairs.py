@@ -50,7 +50,7 @@ def allocator_pairs(
         )
     top = len(knows) - 1
     pairs = [
-        Pair(f"t{level} {text}", model_token(knows[min(top, at + more)], knows))
+        Pair(f"t{level} {text}", model_token(knows[max(0, min(top, at + more))], knows))
         for text, at in found
         for level, more in enumerate(margins)
     ]

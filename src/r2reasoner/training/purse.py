@@ -49,7 +49,7 @@ class Standing(NamedTuple):
 
 
 class Halted(R2Error):
-    """The run is being ended; the call was not dispatched."""
+    """The run is being ended: a row was not begun, or a call not dispatched."""
 
 
 @dataclass(slots=True)
@@ -90,14 +90,13 @@ class Purse:
     async def begin(self, worker: str, entry: EntryOpen) -> None:
         """Wait for the call's slots, reserve its bound and record it.
 
-        Raises CapReached, LedgerError, and Halted while the run is being ended.
+        Raises CapReached, LedgerError, and Halted while the run is being broken off.
         """
         self._hear(worker)
-        if self._halt is not Halt.NO:
-            raise Halted("the run is being ended")
+        if self._halt is Halt.BREAK_OFF:
+            raise Halted("the run is being broken off")
         if entry.id in self._given_up:  # overtaken by its own settlement
-            self._given_up.remove(entry.id)
-            return
+            raise LedgerError("the call was given up before its dispatch")
         asked = self._asked[entry.id] = _Asked(worker, entry)
         asked.task = asyncio.create_task(self._admit(asked))
         try:
@@ -108,6 +107,8 @@ class Purse:
         except Exception:
             self._forget(entry.id)
             raise
+        if entry.id not in self._asked:  # its worker may live, in spite of all
+            raise LedgerError("the call was given up before its dispatch")
         asked.task = None
 
     async def finish(self, worker: str, call: Call) -> None:
@@ -140,7 +141,7 @@ class Purse:
         return Standing(self._ledger.spent, self._ledger.unpriced, self._halt)
 
     async def halt(self, how: Halt) -> None:
-        """End the run: refuse all further calls."""
+        """End the run, when its workers hear of it; once broken off, refuse all further calls."""
         self._halt = how
 
     async def close(self) -> Standing:

@@ -29,8 +29,7 @@ from r2reasoner.errors import ConfigError, LedgerError, R2Error
 from r2reasoner.evaluation.spending import SpendingLedger
 from r2reasoner.ledger import new_id
 from r2reasoner.training.columns import Form
-from r2reasoner.training.journal import Journal, Row, read_journals
-from r2reasoner.training.manifest import MANIFEST
+from r2reasoner.training.journal import Journal, Row, attend, read_journals
 from r2reasoner.training.purse import BEAT_S, Halt, Halted, Purse, PurseLedger, Standing
 from r2reasoner.training.shard_folder import ShardFolder, Todo
 from r2reasoner.training.shards import Factory, Process
@@ -99,7 +98,10 @@ def _cluster() -> Iterator[Any]:
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"no Ray cluster can be had: {error}") from error
+        raise ConfigError(
+            f"no Ray cluster can be had: {error} (RAY_ADDRESS says where one is, `local` starts"
+            " one; where it asks for tokens, set RAY_AUTH_MODE=token too)"
+        ) from error
     try:
         yield ray
     finally:
@@ -276,37 +278,37 @@ class _Worker:
     async def _open(self) -> Process:
         import ray
 
-        purse = _Actor(ray.get_actor(self._desk.purse))
+        self._purse = purse = _Actor(ray.get_actor(self._desk.purse))
         await purse.ask("join", self._name, ray.get_runtime_context().get_actor_id())
-        if not (self._desk.folder / MANIFEST).is_file():
-            raise ConfigError(
-                f"{self._desk.folder} is not there on {os.uname().nodename}: all machines of the"
-                " cluster must share it"
-            )
+        self._presence = attend(self._desk.folder)
         self._ledger = PurseLedger(self._name, purse.ask, purse.tell)
         # Kept, for what makes the process ends with its last reference.
         self._making = self._desk.factory.open(self._ledger)
         process = await self._making.__aenter__()
-        self._beating = asyncio.create_task(self._beat(purse))
+        self._beating = asyncio.create_task(self._beat())
         return process
 
-    async def _beat(self, purse: _Actor) -> None:
+    async def _beat(self) -> None:
         """Give the purse signs of life; hear from it whether the run goes on."""
         with suppress(LedgerError):
             while self._halt is not Halt.BREAK_OFF:
-                standing: Standing = await purse.ask("beat", self._name)
-                if standing.halt is not Halt.NO:
-                    self._halt = standing.halt
+                await self._hear()
                 await asyncio.sleep(BEAT_S)
         self._halt = Halt.BREAK_OFF
         for row in self._rows:
             row.cancel()
+
+    async def _hear(self) -> None:
+        standing: Standing = await self._purse.ask("beat", self._name)
+        if standing.halt is not Halt.NO:
+            self._halt = standing.halt
 
     async def _make(self, batch: _Batch) -> _Made:
         """Return the finished rows of a batch, those of a worker that died over it too."""
         key = self._desk.form.key
         try:
             process = await asyncio.wrap_future(self._opening)
+            await self._hear()
             there = {row[key]: row for row in read_journals(self._desk.folder, batch.shard)}
             rows = [
                 asyncio.create_task(self._row(process, batch.shard, row, there.get(row[key])))

@@ -261,7 +261,7 @@ class Sft(Learning):
     state is kept. `stretch`: gaps in the positions of half of the rows, so many in all (nano), so
     that longer texts work than were seen. `margins`, of the allocator: how many places stronger
     than the search's are the models that it imitates, for each setting of its dial, so that it
-    starts with a sense of that (none: the search's at all). `seed` makes another fit.
+    starts with a sense of that (below 0: weaker; none: the search's). `seed` makes another fit.
     """
 
     steps: Annotated[int, whole(0, _MOST)] = 1500
@@ -272,7 +272,7 @@ class Sft(Learning):
     evaluate_every: Annotated[int, whole(1, _MOST)] = 100
     patience: Annotated[int, whole(0, 10_000)] = 5
     stretch: Annotated[int, whole(0, 200)] = 0
-    margins: Annotated[tuple[int, ...], several(whole(0, 100), none=True)] = ()
+    margins: Annotated[tuple[int, ...], several(whole(-100, 100), none=True)] = ()
     seed: Annotated[int, whole(0, 2**20)] = 0
 
     @property

@@ -14,10 +14,13 @@ from r2reasoner.types import Pico, Trace
 
 
 def weight_at(trade_off: float, settings: Reward) -> float:
-    """Return lambda for a setting of the dial; 0 for the paper's reward."""
+    """Return lambda for a setting of the dial; 0 for the paper's reward.
+
+    It rises with the square of the setting, so that the dial is finest where accuracy is dear.
+    """
     if settings.preset == "paper":
         return 0.0
-    return settings.lambda_floor + (settings.lambda_max - settings.lambda_floor) * trade_off
+    return settings.lambda_floor + (settings.lambda_max - settings.lambda_floor) * trade_off**2
 
 
 class Judged(NamedTuple):

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -53,7 +53,7 @@ _CONTROL: Final = re.compile(
 class RunFolder:
     """An open run folder. Stages are named by letters, digits, dots, dashes and underscores."""
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, lock: int | None) -> None:
         self.path = path
         self._lock: int | None = lock
         self._checked: dict[Path, object] = {}  # what files were checked against, and their stamp
@@ -65,10 +65,12 @@ class RunFolder:
         config_text: str,
         seeds: Mapping[str, int],
         data: Mapping[str, Path],
+        free: Collection[str] = (),
     ) -> Self:
         """Make a run folder, or open it to go on with its run.
 
-        `config_text` is the resolved config as TOML, `data` the input files and folders by name.
+        `config_text` is the resolved config as TOML, `data` the input files and folders by name,
+        `free` the keys (`table.key`) of which a run may take another value when it goes on.
         Raises ConfigError where the config or seeds are not those of the run (naming the keys
         that differ), or another process has the folder open; DataError where inputs changed or
         a file of the run is missing or damaged.
@@ -83,7 +85,7 @@ class RunFolder:
             folder._claim()
             folder._sweep()
             if (path / CONFIG).exists():
-                folder._compare(config_text, seeds)
+                folder._compare(config_text, seeds, free)
                 folder.use_data(data)
             else:
                 folder._begin(config_text, seeds, data)
@@ -92,6 +94,11 @@ class RunFolder:
             folder.close()
             raise
         return folder
+
+    @classmethod
+    def reading(cls, path: Path) -> Self:
+        """Return the folder of a run only to read what it produced; it need not be free."""
+        return cls(path, None)
 
     def __enter__(self) -> Self:
         return self
@@ -147,6 +154,12 @@ class RunFolder:
     def rows(self) -> list[dict[str, Any]]:
         """Return the metrics, one row a stage and step. Raises DataError for a damaged line."""
         return metric_lines.read(self.path / METRICS)
+
+    def billed(self) -> dict[str, float]:
+        """Return what all stages were billed so far. Raises DataError for a damaged line."""
+        lines = metric_lines.read_lines(self.path / METRICS)
+        of_stages = metric_lines.billed(lines).values()
+        return {name: sum(paid[name] for paid in of_stages) for name in metric_lines.BILL}
 
     def rollouts(self, stage: str, step: int, samples: Iterable[Mapping[str, Any]]) -> Path:
         """Write samples as text to be read by eye: each a few named values, in their order."""
@@ -257,7 +270,7 @@ class RunFolder:
                     " it was left by a run that was cut while it began, or choose another folder"
                 )
 
-    def _compare(self, config_text: str, seeds: Mapping[str, int]) -> None:
+    def _compare(self, config_text: str, seeds: Mapping[str, int], free: Collection[str]) -> None:
         given = _toml(config_text, "the config of this run", ConfigError)
         known = _toml(_read(self.path / CONFIG), str(self.path / CONFIG), DataError)
         try:
@@ -266,7 +279,9 @@ class RunFolder:
             known_seeds = None
         if not isinstance(known_seeds, dict):
             raise DataError(f"{self.path / SEEDS}: expected a JSON object of seeds; {_BACK}")
-        differing = _differences({**known, "seeds": known_seeds}, {**given, "seeds": dict(seeds)})
+        differing = _differences(
+            {**known, "seeds": known_seeds}, {**given, "seeds": dict(seeds)}, free
+        )
         if differing:
             more = len(differing) - MOST_NAMED
             shown = "; ".join(differing[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
@@ -274,6 +289,8 @@ class RunFolder:
                 f"{self.path}: the run in it has another config: {shown}."
                 " Choose another folder, or go on with the config of that run"
             )
+        if _differences(known, given, ()):
+            write_whole(self.path / CONFIG, config_text, replace=True)
 
     def _marker(self, name: str) -> Path:
         return self.path / "stages" / f"{_plain_name(name)}.json"
@@ -289,12 +306,12 @@ def _data_content(data: Mapping[str, Path], known: Mapping[str, Any]) -> dict[st
     return {"data": {**known, **found}}
 
 
-def _differences(known: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    """Return what differs between two configs, a line a key."""
+def _differences(known: dict[str, Any], given: dict[str, Any], free: Collection[str]) -> list[str]:
+    """Return what differs between two configs, a line a key; what is free is not looked at."""
     there, here = _flat(known), _flat(given)
     return [
         f"{key}: {_show(there, key)} there, {_show(here, key)} now"
-        for key in sorted(there.keys() | here.keys())
+        for key in sorted((there.keys() | here.keys()) - set(free))
         if key not in there or key not in here or _exact(there[key]) != _exact(here[key])
     ]
 

@@ -1,17 +1,11 @@
-"""The seats of the two policies in a pool, and pool files in which they are taken."""
+"""The seats of the two policies in a pool, and what a policy that takes one is billed like."""
 
-import json
-import os
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Final
 
-from r2reasoner.files import write_whole
-from r2reasoner.pool.cards import Card, Endpoint, Pool
+from r2reasoner.errors import ConfigError
+from r2reasoner.pool.cards import Card, Pool
+from r2reasoner.training.recipe import POLICIES, PolicyName, Recipe
 from r2reasoner.types import Role
-
-_DEFAULTS: Final = {"prompt": "chat", "plan_format": "json", "dial": 0, "concurrency": None}
 
 
 def with_policy(pool: Pool, role: Role, card: Card) -> Pool:
@@ -24,71 +18,32 @@ def with_policy(pool: Pool, role: Role, card: Card) -> Pool:
     return replace(pool, policies=policies, allocator=card.name)
 
 
-def write_pool(pool: Pool, file: Path, *, base: Path | None = None) -> None:
-    """Write a pool as a pool file; paths in it are relative to `base` (else the file's folder).
+def billed_like(pool: Pool, recipe: Recipe, name: PolicyName) -> Card:
+    """Return the card whose price a policy on a base of its own has.
 
-    Raises ConfigError where it cannot be written.
+    That is a worker of the same base, else the policy that it takes the seat of. Raises
+    ConfigError where there is neither, or no price is known.
     """
-    write_whole(file, pool_text(pool, base or file.parent), replace=True)
+    base = recipe.policies[name].base.rstrip("/").rpartition("/")[2]
+    same = [c for c in pool.workers if base in (c.name, c.model.rpartition("/")[2])]
+    seat = pool.policies.get(pool.decomposer if name == "decomposer" else pool.allocator)
+    found = same[0] if same else seat
+    if found is None:
+        raise ConfigError(
+            f"pool {pool.name!r} does not say what the {name} ({base}) costs: it has no worker of"
+            f" that model and no {name} policy; add it under [[policies]], with its prices, and"
+            f" name it as {name} in [pool]"
+        )
+    if found.price is None:
+        raise ConfigError(
+            f"{found.name}: set its input_price and output_price in the pool file; the {name} is"
+            " billed like it"
+        )
+    return found
 
 
-def pool_text(pool: Pool, base: Path) -> str:
-    """Return a pool as TOML, with every price and checksum that is known."""
-    table: dict[str, Any] = {
-        "name": pool.name,
-        "decomposer": pool.decomposer,
-        "allocator": pool.allocator,
-        "outcomes": None if pool.outcomes is None else os.path.relpath(pool.outcomes, base),
-        "splits": list(pool.splits) or None,
-    }
-    lines = ["# Written by `r2reasoner train`.", "", "[pool]", *_lines(table)]
-    cards = (*pool.workers, *pool.policies.values())
-    for endpoint in {card.endpoint.name: card.endpoint for card in cards}.values():
-        lines += ["", f"[endpoints.{json.dumps(endpoint.name)}]", *_endpoint(endpoint, base)]
-    for card in pool.workers:
-        lines += ["", "[[workers]]", *_card(card)]
-    for card in pool.policies.values():
-        lines += ["", "[[policies]]", *_card(card)]
-    return "\n".join(lines) + "\n"
-
-
-def _endpoint(endpoint: Endpoint, base: Path) -> list[str]:
-    return _lines(
-        {
-            "kind": endpoint.kind,
-            "base_url": endpoint.base_url or None,
-            "key_env": endpoint.key_env,
-            "path": None if endpoint.path is None else os.path.relpath(endpoint.path, base),
-            "concurrency": endpoint.concurrency if endpoint.kind == "openai" else None,
-            "read_timeout_s": endpoint.read_timeout_s if endpoint.kind == "openai" else None,
-        }
-    )
-
-
-def _card(card: Card) -> list[str]:
-    price = card.price
-    listed: dict[str, Any] = {
-        "name": card.name,
-        "endpoint": card.endpoint.name,
-        "model": card.model,
-        "group": None if card.group is None else card.group.value,
-        "input_price": None if price is None else f"{price.input:f}",
-        "output_price": None if price is None else f"{price.output:f}",
-        "cached_price": None if price is None or price.cached is None else f"{price.cached:f}",
-        "context": card.context,
-        "max_tokens": card.max_tokens,
-        "concurrency": card.concurrency,
-        "capabilities": sorted(card.capabilities) or None,
-        "prompt": card.prompt,
-        "plan_format": card.plan_format,
-        "parameters": card.parameters,
-        "sha256": card.sha256,
-        "dial": card.dial,
-        "knows": list(card.knows) or None,
-    }
-    told = {k: v for k, v in listed.items() if k not in _DEFAULTS or v != _DEFAULTS[k]}
-    return _lines(told)
-
-
-def _lines(table: Mapping[str, Any]) -> list[str]:
-    return [f"{key} = {json.dumps(value)}" for key, value in table.items() if value is not None]
+def check_seats(pool: Pool, recipe: Recipe) -> None:
+    """Raise ConfigError where what a policy will be billed at is not known."""
+    for name in POLICIES:
+        if recipe.policies[name].shape is None:
+            billed_like(pool, recipe, name)

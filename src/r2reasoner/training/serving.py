@@ -19,13 +19,14 @@ import torch
 from r2reasoner.budget import Meter
 from r2reasoner.client.base import ChatRequest
 from r2reasoner.client.embedded import EmbeddedClient, checksum
-from r2reasoner.errors import CallError, ConfigError, DataError
+from r2reasoner.errors import CallError, DataError
 from r2reasoner.ledger import Ledger, new_id
 from r2reasoner.nano.convert import convert as convert_words
 from r2reasoner.nano.train import nano_card
 from r2reasoner.pool.cards import Card, Endpoint, Pool
 from r2reasoner.training.policies import Policy, load_policy
 from r2reasoner.training.recipe import PolicyName, Recipe
+from r2reasoner.training.seats import billed_like
 from r2reasoner.types import Message, Role
 
 LEAST_ALIKE: Final = 0.97
@@ -69,18 +70,16 @@ def _convert_chat(policy: Policy, out: Path) -> None:
 def policy_card(pool: Pool, recipe: Recipe, name: PolicyName, served: Path) -> Card:
     """Return the card of a policy that is served from a converted folder.
 
-    A nano policy costs one pico-dollar per parameter and token; any other what the pool asks for
-    the policy in its seat. Raises ConfigError where that has no price.
+    A nano policy costs one pico-dollar per parameter and token; any other what the pool says
+    (`billed_like`, which raises ConfigError where it does not).
     """
     policy = recipe.policies[name]
     parameters = int(json.loads((served / PARAMETERS).read_text())["parameters"])
     endpoint = Endpoint(name="policies", kind="embedded", path=served.parent)
     card = nano_card(name, endpoint, parameters, plan_format="line")
     if policy.shape is None:
-        seat = pool.card(pool.decomposer if name == "decomposer" else pool.allocator)
-        if seat.price is None:
-            raise ConfigError(f"{seat.name}: set its price; the {name} is billed like it")
-        card = replace(card, price=seat.price, context=seat.context, prompt=policy.prompt)
+        like = billed_like(pool, recipe, name)
+        card = replace(card, price=like.price, context=like.context, prompt=policy.prompt)
     return replace(
         card,
         model=served.name,

@@ -20,38 +20,63 @@ from r2reasoner.training.policies import Policy
 from r2reasoner.training.recipe import Learning, Sft
 
 IGNORED: Final = -100
+LINE: Final = 64
 Hear = Callable[[int, dict[str, float]], None]
 
 
-class Gaps:
-    """A collator of word rows; positions of half of them have gaps of up to `stretch` in all."""
+class Packed:
+    """A collator of word rows, packed into lines; a row sees nothing of the others on its line.
 
-    def __init__(self, pad: int, stretch: int, seed: int) -> None:
+    Positions of half of the rows have gaps, of up to `stretch` in all, drawn by what is in the
+    batch: so a training that is gone on with draws the same.
+    """
+
+    def __init__(self, pad: int, stretch: int) -> None:
         self._pad = pad
         self._stretch = stretch
-        self._rng = np.random.default_rng(seed)
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return ids, labels, mask and positions, padded on the right: (rows, longest)."""
-        longest = max(len(row["input_ids"]) for row in rows)
-        shape = (len(rows), longest)
+        """Return ids, labels, positions (lines, length) and a mask (lines, 1, length, length)."""
+        lines = _lines([len(row["input_ids"]) for row in rows])
+        length = max(sum(len(rows[i]["input_ids"]) for i in line) for line in lines)
+        shape = (len(lines), length)
         ids = np.full(shape, self._pad, np.int64)
         labels = np.full(shape, IGNORED, np.int64)
-        mask, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for i, row in enumerate(rows):
-            own = np.array(row["input_ids"])
-            n = len(own)
-            ids[i, :n] = own
-            labels[i, :n] = row["labels"]
-            mask[i, :n] = 1
-            positions[i, :n] = gapped_positions(n, self._rng, self._stretch)
+        positions, owner = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        rng = np.random.default_rng([n for row in rows for n in row["input_ids"]])
+        for at, line in enumerate(lines):
+            first = 0
+            for number, i in enumerate(line, 1):
+                own = rows[i]["input_ids"]
+                last = first + len(own)
+                ids[at, first:last] = own
+                labels[at, first:last] = rows[i]["labels"]
+                positions[at, first:last] = gapped_positions(len(own), rng, self._stretch)
+                owner[at, first:last] = number
+                first = last
+        same = owner[:, :, None] == owner[:, None, :]
         batch = {
             "input_ids": ids,
             "labels": labels,
-            "attention_mask": mask,
+            "attention_mask": (same & np.tri(length, dtype=bool))[:, None],
             "position_ids": positions,
         }
         return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def _lines(lengths: Sequence[int]) -> list[list[int]]:
+    """Return rows by their numbers, line by line: each where it first fits."""
+    lines: list[list[int]] = []
+    room: list[int] = []
+    for i, n in enumerate(lengths):
+        at = next((k for k, left in enumerate(room) if n <= left), None)
+        if at is None:
+            at = len(lines)
+            lines.append([])
+            room.append(max(LINE, n))
+        lines[at].append(i)
+        room[at] -= n
+    return lines
 
 
 class Listener(TrainerCallback):
@@ -126,9 +151,7 @@ def fine_tune(
         train_dataset=Dataset.from_list([policy.row(p) for p in pairs]),
         eval_dataset=Dataset.from_list([policy.row(p) for p in validation]) if validation else None,
         processing_class=policy.tokenizer,
-        data_collator=Gaps(policy.tokenizer.pad_token_id, sft.stretch, config.seed)
-        if words
-        else None,
+        data_collator=Packed(policy.tokenizer.pad_token_id, sft.stretch) if words else None,
         optimizers=optimizers(policy, sft, sft.learning_rate, config.max_steps),
         callbacks=[Listener(hear), patience, *callbacks],
     )

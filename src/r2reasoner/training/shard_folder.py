@@ -26,6 +26,7 @@ from r2reasoner.training.journal import (
     SUFFIX,
     Journal,
     Row,
+    await_the_end_of_workers,
     digest,
     journals,
     read_journals,
@@ -123,6 +124,7 @@ class ShardFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileIO(self.path / ".lock", "a")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            await_the_end_of_workers(self.path)
             self._open()
         except BlockingIOError:
             self.__exit__()

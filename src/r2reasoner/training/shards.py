@@ -102,9 +102,9 @@ async def run_shards(
     those in flight end, and its error is raised; so do CapReached (of the ledger's cap), and
     ConfigError and DataError (of `ShardFolder`). What is finished by then is on disk.
     """
-    if in_flight < 1 or workers < 1:
+    if min(in_flight, workers) < 1:
         raise ConfigError(
-            f"expected 1 or more rows in flight and workers, got {in_flight, workers}"
+            f"expected 1 or more rows in flight, got {in_flight}, and workers, got {workers}"
         )
     with ShardFolder(job) as folder:
         todo = folder.missing()

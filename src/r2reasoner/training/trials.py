@@ -12,6 +12,7 @@ from r2reasoner.errors import CallError, CallFault, UnknownWords
 from r2reasoner.evaluation.evaluate import Unreachable
 from r2reasoner.executor import Executor
 from r2reasoner.ledger import Ledger, new_id
+from r2reasoner.outcomes.keys import answer_key
 from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.types import Allocation, AnswerStatus, Call, CallOutcome, Plan, Query, Step, Task
 
@@ -25,7 +26,8 @@ DIGITS: Final = 4
 class Ran(NamedTuple):
     """What became of a run; `fault` says why it was not whole.
 
-    `logprobs` are those that were told, by subtask.
+    By subtask: `logprobs` are those that were told, `keys` those of the answers, where the store
+    of recorded outcomes wants them.
     """
 
     right: bool
@@ -33,16 +35,23 @@ class Ran(NamedTuple):
     calls: tuple[Call, ...]
     fault: str | None
     logprobs: Mapping[int, float]
+    keys: Mapping[int, str]
 
 
 class Runner:
-    """Runs plans on a pool; `grade` says what is right. Each run has its own bill."""
+    """Runs plans on a pool; `grade` says what is right. Each run has its own bill.
 
-    def __init__(self, pool: Pool, client: Client, ledger: Ledger, grade: Grade) -> None:
+    With `keyed`, a run says under which keys its answers are kept.
+    """
+
+    def __init__(
+        self, pool: Pool, client: Client, ledger: Ledger, grade: Grade, *, keyed: bool = False
+    ) -> None:
         self._pool = pool
         self._client = client
         self._ledger = ledger
         self._grade = grade
+        self._keyed = keyed
 
     def meter(self) -> Meter:
         """Return a new bill."""
@@ -58,7 +67,7 @@ class Runner:
         cap.
         """
         meter = self.meter()
-        watched = _Watched(self._client, how_sure)
+        watched = _Watched(self._client, how_sure, keyed=self._keyed)
         try:
             answer, steps = await Executor(watched, self._pool).execute(
                 Query(task.query, new_id()),
@@ -69,13 +78,13 @@ class Runner:
                 started=time.monotonic(),
             )
         except UnknownWords as error:
-            return Ran(False, (), tuple(meter.calls), str(error), {})
+            return Ran(False, (), tuple(meter.calls), str(error), {}, {})
         check_reached(meter, watched.errors)
         failed = sorted({name for step in steps for name in step.fell_back_from})
         fault = f"no answer of {', '.join(failed)}" if failed else answer.note
         whole = answer.status is AnswerStatus.COMPLETE and not failed
         right = whole and self._grade(answer.text, task.gold) is True
-        return Ran(right, steps, tuple(meter.calls), fault, watched.logprobs)
+        return Ran(right, steps, tuple(meter.calls), fault, watched.logprobs, watched.keys)
 
 
 def check_reached(meter: Meter, errors: Sequence[CallError]) -> None:
@@ -92,11 +101,13 @@ def check_reached(meter: Meter, errors: Sequence[CallError]) -> None:
 class _Watched:
     """A client that notes failures, and how sure a model says that it is of each subtask."""
 
-    def __init__(self, inner: Client, how_sure: str | None) -> None:
+    def __init__(self, inner: Client, how_sure: str | None, *, keyed: bool) -> None:
         self._inner = inner
         self._how_sure = how_sure
+        self._keyed = keyed
         self.errors: list[CallError] = []
         self.logprobs: dict[int, float] = {}
+        self.keys: dict[int, str] = {}
 
     async def complete(
         self, card: Card, request: ChatRequest, meter: Meter, deadline: float | None = None
@@ -108,8 +119,11 @@ class _Watched:
         except CallError as error:
             self.errors.append(error)
             raise
-        if asked and request.subtask is not None and completion.logprob is not None:
-            self.logprobs[request.subtask] = round(completion.logprob, DIGITS)
+        if request.subtask is not None:
+            if asked and completion.logprob is not None:
+                self.logprobs[request.subtask] = round(completion.logprob, DIGITS)
+            if self._keyed:
+                self.keys[request.subtask] = answer_key(card, request)
         return completion
 
     def stream(
