@@ -79,7 +79,7 @@ def _lines(lengths: Sequence[int]) -> list[list[int]]:
     return lines
 
 
-class Listener(TrainerCallback):
+class Listener(TrainerCallback):  # type: ignore[misc]
     """Passes on what a trainer logs: (step, figures)."""
 
     def __init__(self, hear: Hear) -> None:
@@ -93,7 +93,7 @@ class Listener(TrainerCallback):
         )
 
 
-class Patience(TrainerCallback):
+class Patience(TrainerCallback):  # type: ignore[misc]
     """Ends training where validation stops improving, and keeps the best state."""
 
     def __init__(self, model: Any, patience: int) -> None:

@@ -11,7 +11,7 @@ from r2reasoner.training import checkpoint
 KIND = "trainer"
 
 
-class States(TrainerCallback):
+class States(TrainerCallback):  # type: ignore[misc]
     """Saves a stage's trainer every so many steps; `resume` is what to go on from, if anything.
 
     The trainer writes into `work`; what it wrote becomes a verified checkpoint in `folder`.
