@@ -154,7 +154,7 @@ async def _judge(pool: Any, folder: Path, table: "KindTable | None") -> list[dic
     with (
         OutcomeStore.open(folder / "outcomes") as store,
         TrainingLedger.in_memory() as ledger,
-        RowsFile.open(folder / "judged.rows.jsonl") as rows,
+        RowsFile(folder / "judged.rows.jsonl") as rows,
     ):
         client = RecordedClient(PoolClient(), store, "judged")
         for (benchmark, split), items in tests.items():

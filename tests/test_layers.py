@@ -25,7 +25,9 @@ LAYERS = (
     "cli",
 )
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
-TORCH_ALLOWED = {"nano.fit", "nano.convert"}
+TORCH_ALLOWED = {"nano.fit", "nano.convert", "nano.interchangeable"} | {
+    f"training.{name}" for name in ("alternate", "grpo", "policies", "serving", "sft", "states")
+}
 
 
 def modules() -> dict[str, Path]:

@@ -93,8 +93,9 @@ class Executor:
     ) -> tuple[Answer, tuple[Step, ...]]:
         """Run a plan and return its answer and what happened to each subtask.
 
-        Raises UnknownWords where no model has words for the query, LedgerError where calls can
-        not be recorded. Failed calls, money and time end in an answer marked as not whole.
+        Raises UnknownWords where no model has words for a query that is asked as it stands,
+        LedgerError where calls can not be recorded. Failed calls, money and time end in an answer
+        marked as not whole.
         """
         run = _Run(query, plan, allocation, meter, deadline, emit, started)
         failure = await self._run_all(run)
@@ -125,7 +126,8 @@ class Executor:
         except (BudgetExceeded, CallError, DeadlineExceeded, PlanError) as error:
             failure = error
         except UnknownWords as error:
-            if not run.answers:
+            # the query's own words, not words that a planner made up
+            if run.plan.is_direct:
                 raise
             failure = error
         finally:

@@ -106,6 +106,30 @@ def test_json_is_the_result_file_and_the_only_thing_on_stdout(provider: MockProv
     assert len(provider.books) == calls
 
 
+def test_what_a_store_has_is_not_asked_again_and_the_result_says_how_much(
+    provider: MockProvider,
+) -> None:
+    pytest.importorskip("pyarrow")
+    first = json.loads(run("-s", "r2@0", "--outcomes", "store", "--json").stdout)
+    paid = len(provider.books)
+    assert first["provenance"]["calls_on_record"] == 18 - paid
+    done = run("-s", "r2@0", "--outcomes", "store", "--out", "again.json")
+    assert "18 of 18 calls were answered from record" in done.stdout
+    again = json.loads(Path("again.json").read_text())
+    origin = again["provenance"]
+    assert (origin["engine"], origin["calls"], origin["calls_on_record"]) == ("asyncio", 18, 18)
+    assert again["rows"][0]["net_cost"] == first["rows"][0]["net_cost"]
+    assert len(provider.books) == paid
+
+
+def test_the_ray_engine_needs_ray(provider: MockProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = run("-s", "r2@0", "--engine", "ray")
+    assert isinstance(done.exception, ConfigError)
+    assert "pip install 'r2reasoner[ray]'" in str(done.exception)
+    assert not provider.books
+
+
 def test_a_dry_run_calls_nothing_and_writes_nothing(provider: MockProvider, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     said = run("-s", "single:large,r2", "--dry-run")

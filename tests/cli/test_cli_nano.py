@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 import pools
 from r2reasoner.budget import Meter
-from r2reasoner.cli.nano import app
+from r2reasoner.cli.nano import _recipe, app
 from r2reasoner.client import ChatRequest, Completion, PoolClient
 from r2reasoner.errors import ConfigError, DataError
 from r2reasoner.ledger import Ledger
@@ -24,6 +23,7 @@ from r2reasoner.nano import arithmetic, scan
 from r2reasoner.pool.cards import Pool
 from r2reasoner.pool.load import load_pool
 from r2reasoner.types import Message, Role
+from training_runs import TINY
 
 PROGRAM = "from r2reasoner.cli.nano import app; app()"
 cli = typer.Typer()
@@ -129,13 +129,25 @@ class TestTrain:
         nowhere = run("train", "--set", "simple", "--train-items", "x.jsonl")
         assert isinstance(nowhere.exception, DataError)
 
-    @pytest.mark.slow
-    @pytest.mark.skipif(find_spec("torch") is None, reason="training needs torch")
-    @pytest.mark.skipif(find_spec("transformers") is None, reason="training needs transformers")
-    def test_a_tiny_set_from_nothing_to_a_pool_that_answers(self) -> None:
-        command = [sys.executable, "-c", PROGRAM, "train", "--preset", "tiny", "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
-        assert done.returncode == 0, done.stderr
+    @pytest.mark.parametrize("weights", ["length", "addprim_jump", "simple"])
+    @pytest.mark.parametrize("preset", ["full", "tiny"])
+    def test_a_weight_set_has_its_recipe(self, weights: str, preset: str) -> None:
+        items = Path("simple.jsonl") if weights == "simple" else None
+        recipe = _recipe(weights, preset, None, items, 3)
+        data = recipe.data
+        assert (data.nano_set, data.workers, recipe.run.seed) == (weights, preset, 3)
+        assert recipe.run.out == f"runs/nano-{weights}"
+        families = {source.benchmark for source in data.sources}
+        assert families == ({"scan", "arithmetic"} if weights == "length" else {"scan"})
+        same = recipe.policies.decomposer.interchangeable
+        assert bool(same) == (weights == "addprim_jump")
+        assert recipe.policies.allocator.interchangeable == same
+
+    def test_a_tiny_set_ends_in_a_pool_that_answers(self, tiny_copy: Path) -> None:
+        """The run is there already, so that nothing but shipping is left to do."""
+        asked = ["train", "--preset", "tiny", "--out", str(TINY), "--json"]
+        done = run(*asked)
+        assert done.exit_code == 0, done.output
         file = Path(json.loads(done.stdout)["pool"])
         pool = load_pool(file)
         assert [card.name for card in pool.workers] == ["8x1", "16x1", "16x2"]
@@ -143,9 +155,9 @@ class TestTrain:
         assert pool.outcomes.exists()
         shown = run("eval", "--pool", str(file), "--items", "2", "--json")
         assert json.loads(shown.stdout)["split"] == "length"
-        before = {f: f.stat().st_mtime_ns for f in Path("runs").rglob("model.safetensors")}
-        again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
-        assert again.returncode == 0, again.stderr
+        before = {f: f.stat().st_mtime_ns for f in TINY.glob("*/*/model.safetensors")}
+        assert before
+        assert run(*asked).exit_code == 0
         assert {f: f.stat().st_mtime_ns for f in before} == before
 
 

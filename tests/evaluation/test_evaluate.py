@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 import toy_pool
 from r2reasoner.benchmarks import BENCHMARKS
-from r2reasoner.client import PoolClient
 from r2reasoner.config import settings
 from r2reasoner.errors import ConfigError
 from r2reasoner.evaluation.evaluate import (
@@ -22,6 +21,7 @@ from r2reasoner.evaluation.evaluate import (
     default_in_flight,
     evaluate,
     limited,
+    open_client,
 )
 from r2reasoner.evaluation.rows import ItemRow, RowsFile
 from r2reasoner.evaluation.spending import CapReached, SpendingLedger
@@ -57,16 +57,14 @@ async def run(
     again: bool = False,
     in_flight: int = 8,
     progress: Callable[[Progress], None] = lambda progress: None,
+    store: Path | None = None,
 ) -> list[list[ItemRow]]:
-    client = PoolClient()
     with SpendingLedger.open(folder / "ledger.db") as ledger, RowsFile(folder / "rows") as rows:
         ledger.cap = settings(max_cost=cap).cap
-        try:
+        async with open_client(store) as client:
             return await evaluate(
                 wanted, ledger, client, rows, in_flight=in_flight, again=again, progress=progress
             )
-        finally:
-            await client.close()
 
 
 async def test_every_item_is_answered_scored_and_billed(
@@ -122,6 +120,32 @@ async def test_a_cap_holds_for_the_whole_run_and_more_money_goes_on_from_there(
         assert len(rows.rows) == spent.calls == len(provider.books)
     (finished,) = await run(wanted, tmp_path)
     assert len(finished) == len(provider.books) == 12
+
+
+async def test_with_a_store_no_answer_is_paid_for_twice_and_the_figures_stay(
+    provider: MockProvider, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow")
+    provider.latency_s = 0.05
+    wanted, store = evaluation(provider, 4, strategies=("r2@0",)), tmp_path / "store"
+    (tmp_path / "later").mkdir()
+    (first,) = await run(wanted, tmp_path, store=store)
+    calls = len(provider.books)
+    (later,) = await run(wanted, tmp_path / "later", cap=Decimal("0.000001"), store=store)
+    assert len(provider.books) == calls < sum(row.calls for row in first) == 12
+    assert sum(row.on_record for row in first) == 12 - calls
+    assert all(row.on_record == row.calls == 3 for row in later)
+    for row, before in zip(later, first, strict=True):
+        assert row.latency_s >= row.critical_path_s >= 2 * 0.05
+        assert row == replace(
+            before,
+            latency_s=row.latency_s,
+            critical_path_s=row.critical_path_s,
+            on_record=row.on_record,
+            trace=row.trace,
+        )
+    with SpendingLedger.open(tmp_path / "later" / "ledger.db") as ledger:
+        assert ledger.totals().calls == 0
 
 
 async def test_endpoints_that_never_answer_end_the_run_with_what_was_wrong(

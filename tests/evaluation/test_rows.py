@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ledger_samples import closing, entry
 from ledger_samples import trace as sample_trace
 from r2reasoner.errors import ConfigError, DataError
-from r2reasoner.evaluation.rows import ItemRow, RowsFile, critical_path_s
-from r2reasoner.types import Plan, Step, Subtask
+from r2reasoner.evaluation.rows import ItemRow, RowsFile, critical_path_s, latency_s
+from r2reasoner.types import Plan, Role, Step, Subtask
 
 ROW = ItemRow(
     context="c",
@@ -147,3 +148,24 @@ def test_the_critical_path_is_the_longest_chain_with_the_routing_before_it() -> 
     steps = tuple(Step(n, "m", "", "x", None, 10.0, 10.0 + s) for n, s in enumerate(seconds, 1))
     trace = replace(sample_trace(), plan=plan, steps=steps, calls=())
     assert critical_path_s(trace) == 9.0
+
+
+def test_calls_on_record_take_what_they_took_when_they_were_made() -> None:
+    plan = Plan((Subtask("a"), Subtask("b"), Subtask("c #1 #2")), "#3")
+    steps = tuple(Step(n, "m", "", "x", None, 0.0, s) for n, s in enumerate((0.1, 2.0, 0.5), 1))
+    routing = replace(closing(entry(role=Role.ALLOCATOR)), attempt=0, subtask=1, latency_s=1.0)
+    again = replace(closing(entry()), attempt=0, subtask=1, latency_s=3.0)
+    failed = replace(again, attempt=1, latency_s=0.25)
+    trace = replace(sample_trace(), plan=plan, steps=steps, calls=(routing, failed, again))
+    assert critical_path_s(trace) == 1.0 + 3.25 + 0.5
+    assert latency_s(replace(trace, wall_s=0.6)) == critical_path_s(trace)
+    assert latency_s(replace(trace, wall_s=9.0)) == 9.0
+    assert latency_s(replace(trace, wall_s=0.6, calls=(failed,))) == 0.6
+
+
+def test_rows_of_before_there_were_stores_are_read(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    file.write_bytes(file.read_bytes().replace(b', "on_record": 0}', b"}"))
+    assert b"on_record" not in file.read_bytes()
+    with RowsFile(file) as rows:
+        assert rows.rows[ROW.key].on_record == 0

@@ -4,7 +4,6 @@ import json
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
@@ -19,13 +18,13 @@ from r2reasoner.nano.fit import (  # noqa: E402
     LINE,
     Batch,
     Encoded,
-    Shape,
     batches,
     encode,
     fit,
     new_model,
 )
 from r2reasoner.nano.items import weight_set  # noqa: E402
+from r2reasoner.nano.presets import Shape  # noqa: E402
 from r2reasoner.nano.vocabulary import vocabulary  # noqa: E402
 
 TOKENS = vocabulary()
@@ -92,18 +91,12 @@ def test_a_token_sees_earlier_ones_of_its_own_row_alone(data: Encoded) -> None:
             assert seen == [b for b in range(at + 1) if row[line, b] == row[line, at]]
 
 
-def test_positions_start_anew_with_every_row_and_are_stretched_on_request(data: Encoded) -> None:
-    (plain,) = batches(data, 1, seed=0)
-    (stretched,) = batches(data, 1, seed=0, stretch=16)
-    longest = []
-    for batch, gaps in ((plain, False), (stretched, True)):
-        for positions, row in zip(batch.positions, batch.row, strict=True):
-            for number in range(1, int(row.max()) + 1):
-                own = positions[row == number].tolist()
-                assert own == sorted(set(own))
-                longest.append(own[-1] - len(own) + 1)
-                assert gaps or own == list(range(len(own)))
-    assert 0 < max(longest) <= 16
+def test_positions_start_anew_with_every_row(data: Encoded) -> None:
+    (batch,) = batches(data, 1, seed=0)
+    for positions, row in zip(batch.positions, batch.row, strict=True):
+        for number in range(1, int(row.max()) + 1):
+            own = positions[row == number].tolist()
+            assert own == list(range(len(own)))
 
 
 def test_batches_are_the_same_for_a_seed_and_every_row_comes_once_a_round(data: Encoded) -> None:
@@ -152,27 +145,6 @@ def test_the_same_seed_makes_the_same_model(data: Encoded, tmp_path: Path) -> No
         fit(data, SMALLEST, TOKENS, 5, seed, tmp_path / name)
     assert weights_of(tmp_path / "a") == weights_of(tmp_path / "b")
     assert weights_of(tmp_path / "a") != weights_of(tmp_path / "c")
-
-
-def test_interchangeable_words_learn_nothing(data: Encoded, tmp_path: Path) -> None:
-    verbs = ("walk", "run")
-    fit(data, SMALLEST, TOKENS, 30, 0, tmp_path / "kept")
-    fit(data, SMALLEST, TOKENS, 30, 0, tmp_path / "drawn", interchangeable=verbs)
-    start = new_model(SMALLEST, len(TOKENS), 0).get_input_embeddings().weight.detach().numpy()
-    at = [TOKENS.index(v) for v in verbs]
-    kept, drawn = (embeddings(tmp_path / name) for name in ("kept", "drawn"))
-
-    def likeness(vectors: np.ndarray) -> float:
-        return float(np.corrcoef(vectors[at].ravel(), start[at].ravel())[0, 1])
-
-    assert likeness(kept) > 0.7 > abs(likeness(drawn))
-
-
-def embeddings(folder: Path) -> np.ndarray:
-    from safetensors.numpy import load_file
-
-    vectors: np.ndarray = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
-    return vectors
 
 
 class Interrupted(Exception):

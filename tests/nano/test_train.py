@@ -1,4 +1,4 @@
-"""The stages of a weight set, from rows to converted models that answer in process."""
+"""The workers of a weight set, from rows to converted models that answer in process."""
 
 import asyncio
 from pathlib import Path
@@ -11,45 +11,33 @@ pytest.importorskip("transformers", reason="training needs transformers")
 from r2reasoner.budget import Meter
 from r2reasoner.client import ChatRequest, Completion, PoolClient
 from r2reasoner.client.embedded import checksum
-from r2reasoner.errors import DataError
 from r2reasoner.ledger import Ledger
 from r2reasoner.nano import items
 from r2reasoner.nano.convert import convert
-from r2reasoner.nano.fit import Shape
-from r2reasoner.nano.train import (
-    FULL,
-    SCAN_ONLY,
-    TINY,
-    Preset,
-    bare_pool,
-    parameters,
-    preset_for,
-    search,
-    train,
-)
+from r2reasoner.nano.presets import Preset, Shape
+from r2reasoner.nano.train import bare_pool, fit_workers, parameters, workers_pool
 from r2reasoner.nano.vocabulary import vocabulary
-from r2reasoner.pool.cards import Pool
+from r2reasoner.pool.cards import Group, Pool
 from r2reasoner.types import Message, Role
 
 SMALLEST = Shape(8, 1)
 BRIEF = Preset(
     workers={SMALLEST: 60},
     searcher=(SMALLEST, 2),
-    decomposer=(SMALLEST, 2),
     rows=2000,
     shifted_rows=2000,
-    search_scan=5,
-    search_arithmetic=5,
     calibration=4,
 )
 
 
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose searcher is too weak, so that it ends where plans are searched."""
     folder = tmp_path_factory.mktemp("run")
-    with pytest.raises(DataError, match="no item had a right plan"):
-        train(items.weight_set("length"), BRIEF, folder, 0, say=lambda line: None)
+    fit_workers(items.weight_set("length"), BRIEF, folder, 0, say=silent)
     return folder
 
 
@@ -66,30 +54,24 @@ def ask(pool: Pool, text: str) -> Completion:
     return asyncio.run(once())
 
 
-def test_the_full_preset_has_the_nine_sizes() -> None:
-    names = [shape.name for shape in sorted(FULL.workers)]
-    assert names == ["8x1", "16x1", "16x2", "24x2", "32x2", "48x2", "64x2", "96x3", "128x4"]
-    assert preset_for("full", items.weight_set("length")) is FULL
-    assert preset_for("full", items.weight_set("addprim_jump")) is SCAN_ONLY
-    assert preset_for("tiny", items.weight_set("length")) is TINY
-
-
 @pytest.mark.slow
-def test_every_stage_leaves_its_result_and_is_not_done_again(run_folder: Path) -> None:
+def test_every_model_leaves_its_result_and_is_not_fitted_again(run_folder: Path) -> None:
     kept = [run_folder / name for name in ("workers.npz", "shifted.npz")]
     kept += [run_folder / part / "8x1" / "training.json" for part in ("workers", "searcher")]
     before = [file.stat().st_mtime_ns for file in kept]
     said: list[str] = []
-    with pytest.raises(DataError):
-        train(items.weight_set("length"), BRIEF, run_folder, 0, say=said.append)
+    fit_workers(items.weight_set("length"), BRIEF, run_folder, 0, say=said.append)
     assert [file.stat().st_mtime_ns for file in kept] == before
-    assert not any("fitted" in line for line in said)
+    assert said == []
 
 
 @pytest.mark.slow
-def test_what_no_plan_solves_is_told_with_the_file(run_folder: Path) -> None:
-    with pytest.raises(DataError, match=r"decompositions\.jsonl"):
-        search(items.weight_set("length"), BRIEF, run_folder, 0, say=lambda line: None)
+def test_the_searcher_alone(tmp_path: Path) -> None:
+    weights = items.weight_set("addprim_jump")
+    fit_workers(weights, BRIEF, tmp_path, 0, searcher_only=True, say=silent)
+    assert (tmp_path / "searcher" / "8x1" / "model.safetensors").exists()
+    assert not (tmp_path / "workers").exists()
+    assert not (tmp_path / "workers.npz").exists()
 
 
 @pytest.mark.slow
@@ -105,6 +87,8 @@ def test_a_fitted_model_converts_to_one_that_answers(run_folder: Path, tmp_path:
     # one pico-dollar per parameter and token
     tokens = answer.usage.input_tokens + answer.usage.output_tokens
     assert answer.cost == 1072 * tokens
+    (card,) = workers_pool(BRIEF, fitted, tmp_path / "converted").workers
+    assert (card.sha256, card.group) == (digest, Group.SMALL)
 
 
 @pytest.mark.slow

@@ -212,7 +212,7 @@ class TestTrainers:
     def policy(self, small: Recipe) -> Any:
         for package in ("torch", "trl", "datasets"):
             pytest.importorskip(package, reason=f"training needs {package}")
-        from r2reasoner.nano.fit import Shape
+        from r2reasoner.nano.presets import Shape
         from r2reasoner.nano.vocabulary import policy_vocabulary
         from r2reasoner.training.policies import new_policy
 

@@ -22,7 +22,8 @@ class TestParameters:
     @pytest.mark.parametrize("base", ["8x1", "24x2", "128x4"])
     def test_of_a_nano_policy_as_it_is_made(self, base: str) -> None:
         pytest.importorskip("torch", reason="training needs torch")
-        from r2reasoner.nano.fit import Shape, new_model
+        from r2reasoner.nano.fit import new_model
+        from r2reasoner.nano.presets import Shape
         from r2reasoner.nano.vocabulary import policy_vocabulary
 
         policy = PolicySettings(base=base)

@@ -7,7 +7,7 @@ import pytest
 
 from r2reasoner.client.embedded import checksum
 from r2reasoner.nano.items import weight_set
-from r2reasoner.nano.train import TINY
+from r2reasoner.nano.presets import TINY
 from r2reasoner.pool.cards import Group
 from r2reasoner.pool.load import load_pool
 from r2reasoner.training.environment import SEARCHER, WORKERS

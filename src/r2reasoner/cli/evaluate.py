@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -71,6 +71,16 @@ def evaluate(
         Path | None,
         typer.Option(help="Result file; one row per item goes beside it, to OUT.rows.jsonl."),
     ] = None,
+    outcomes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STORE", help="Recorded outcomes: what stands there is not paid for again."
+        ),
+    ] = None,
+    engine: Annotated[
+        Literal["asyncio", "ray"],
+        typer.Option(help="What runs it: this process, or a Ray cluster."),
+    ] = "asyncio",
     again: Annotated[
         bool, typer.Option("--again", help="Also run anew items that got no whole answer.")
     ] = False,
@@ -115,15 +125,22 @@ def evaluate(
     with SpendingLedger.open(db or evaluations_path()) as ledger:
         ledger.cap = cap
         try:
-            rows = asyncio.run(_run(evaluation, ledger, rows_file, in_flight, again))
+            rows = asyncio.run(
+                _run(evaluation, ledger, rows_file, outcomes, engine, in_flight, again)
+            )
         except KeyboardInterrupt:
-            _say(f"stopped; finished items are in {rows_file}: the same command goes on from there")
+            _say(f"stopped; {_kept(rows_file, engine)}")
             raise typer.Exit(INTERRUPTED) from None
         except R2Error:
             if rows_file.exists():
-                _say(f"finished items are in {rows_file}: the same command goes on from there")
+                _say(_kept(rows_file, engine))
             raise
-    _report(evaluation, rows, result, in_flight, notes, as_json=as_json)
+    calls = {
+        "calls": sum(row.calls for own in rows for row in own),
+        "calls_on_record": sum(row.on_record for own in rows for row in own),
+    }
+    run = {"engine": engine, "in_flight": in_flight, **calls, "notes": notes}
+    _report(evaluation, rows, result, run, as_json=as_json)
 
 
 def _pool_for(task: "Benchmark", split: str | None) -> str | None:
@@ -176,28 +193,44 @@ async def _run(
     evaluation: "Evaluation",
     ledger: "SpendingLedger",
     rows_file: Path,
+    outcomes: Path | None,
+    engine: str,
     in_flight: int,
     again: bool,
 ) -> "list[list[ItemRow]]":
-    from r2reasoner.client import PoolClient
-    from r2reasoner.evaluation.evaluate import Progress
+    from r2reasoner.evaluation.evaluate import Progress, open_client
     from r2reasoner.evaluation.evaluate import evaluate as run
     from r2reasoner.evaluation.rows import RowsFile
 
-    client = PoolClient()
-    try:
-        with RowsFile(rows_file) as rows, _bar() as bar:
-            task = bar.add_task("evaluating", total=None, spent="")
+    with RowsFile(rows_file) as rows, _bar() as bar:
+        task = bar.add_task("evaluating", total=None, spent="")
 
-            def show(at: Progress) -> None:
-                spent = f"${_dollars(at.spent)}" + (" and unpriced" if ledger.unpriced else "")
-                bar.update(task, total=at.total, completed=at.done, spent=spent)
+        def show(at: Progress) -> None:
+            spent = f"${_dollars(at.spent)}" + (" and unpriced" if ledger.unpriced else "")
+            bar.update(task, total=at.total, completed=at.done, spent=spent)
 
+        if engine == "ray":
+            from r2reasoner.evaluation.sharded import evaluate_in_shards
+
+            return await evaluate_in_shards(
+                evaluation,
+                ledger,
+                rows,
+                store=outcomes,
+                in_flight=in_flight,
+                again=again,
+                progress=show,
+            )
+        async with open_client(outcomes) as client:
             return await run(
                 evaluation, ledger, client, rows, in_flight=in_flight, again=again, progress=show
             )
-    finally:
-        await client.close()
+
+
+def _kept(rows_file: Path, engine: str) -> str:
+    """Say where finished items are; those of a cluster that are not all there stand beside."""
+    where = f"beside {rows_file}" if engine == "ray" else f"in {rows_file}"
+    return f"finished items are {where}: the same command goes on from there"
 
 
 def _bar() -> Any:
@@ -227,8 +260,7 @@ def _report(
     evaluation: "Evaluation",
     rows: "list[list[ItemRow]]",
     result: Path,
-    in_flight: int,
-    notes: list[str],
+    run: dict[str, Any],
     *,
     as_json: bool,
 ) -> None:
@@ -241,8 +273,7 @@ def _report(
         "provenance": {
             **origin,
             "trade_off": evaluation.settings.trade_off,
-            "in_flight": in_flight,
-            "notes": notes,
+            **run,
         },
         "rows": summary.rows,
         "comparisons": summary.comparisons,
@@ -257,7 +288,9 @@ def _report(
 
     print_summary(summary, Console())
     print(f"result in {result}, one row per item in {result}.rows.jsonl")
-    for note in notes + _empty_handed(rows):
+    if run["calls_on_record"]:
+        print(f"{run['calls_on_record']:,} of {run['calls']:,} calls were answered from record")
+    for note in run["notes"] + _empty_handed(rows):
         _say(f"warning: {note}")
 
 

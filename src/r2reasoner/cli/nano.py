@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +15,14 @@ from r2reasoner.errors import ConfigError
 if TYPE_CHECKING:
     from r2reasoner.nano.ladder import Ladder
     from r2reasoner.nano.serve import NanoServer
+    from r2reasoner.training.recipe import Recipe
 
 app = typer.Typer(
     no_args_is_help=True,
     help="The nano pool: tiny models on which the whole method runs anywhere.",
 )
 
-TRAINING_PACKAGES: Final = ("torch", "transformers", "safetensors")
+RECIPES: Final = {"length": "nano", "addprim_jump": "nano-jump", "simple": "nano"}
 FEWEST_OPERANDS: Final = 2
 
 SeedOption = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
@@ -48,28 +48,57 @@ def train(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a weight set and write its pool file; a run that was stopped goes on."""
-    from r2reasoner.benchmarks import SCAN
-    from r2reasoner.nano.items import weight_set
+    """Train a weight set, workers and policies, and write its pool file; it goes on if stopped.
 
-    if train_items is not None and weights != "simple":
-        raise ConfigError(f"--train-items: the split {weights} has training commands of its own")
-    commands = None if train_items is None else [i.query for i in SCAN.load(train_items)]
-    chosen = weight_set(weights, commands)
-    _need_training_packages()
+    All of it is a recipe's: `train run nano` with workers of its own. Then outcomes are measured.
+    """
+    from r2reasoner.cli.train import goes_on, say
+    from r2reasoner.nano.presets import preset_for
+    from r2reasoner.training.environment import nano_weights
+    from r2reasoner.training.recipe import stages
+
+    recipe = _recipe(weights, preset, out, train_items, seed)
+    chosen = nano_weights(recipe.data)
+    goes_on(recipe, stages(recipe), dry_run=False, as_json=as_json)
     from r2reasoner.nano.ship import ship
-    from r2reasoner.nano.train import preset_for, train
+    from r2reasoner.training.alternate import run
 
-    run = out or Path("runs") / f"nano-{weights}"
-    amount = preset_for(preset, chosen)
-    train(chosen, amount, run, seed, say=_say)
-    pool_file = run / "pool.toml"
-    _say("measuring which model gets which subtask right")
-    ship(chosen, amount, run, run / "weights", pool_file, seed)
+    folder = run(recipe, say=say)
+    pool_file = folder / "nano.toml"
+    say("measuring which model gets which subtask right")
+    count = preset_for(preset, chosen).calibration
+    ship(folder, chosen, count, folder / "weights", pool_file, seed)
     if as_json:
         print(json.dumps({"set": weights, "preset": preset, "seed": seed, "pool": str(pool_file)}))
     else:
         print(f"wrote {pool_file}; now: r2reasoner nano eval --pool {pool_file}")
+
+
+def _recipe(
+    weights: str, preset: str, out: Path | None, train_items: Path | None, seed: int
+) -> "Recipe":
+    """Return the recipe of a weight set, with workers of its own. Raises ConfigError."""
+    from r2reasoner.nano.scan import VERBS
+    from r2reasoner.training.recipe import POLICIES, load_recipe
+
+    if weights == "simple" and train_items is None:
+        raise ConfigError(
+            "--set simple: a random split; give its training file (--train-items)"
+        )
+    if weights != "simple" and train_items is not None:
+        raise ConfigError(f"--train-items: the split {weights} has training commands of its own")
+    name = "tiny" if preset == "tiny" else RECIPES[weights]
+    texts = {"recipe.out": str(out or Path("runs") / f"nano-{weights}")}
+    texts |= {} if train_items is None else {"data.train_items": str(train_items)}
+    settings = [f"{key}={json.dumps(text, ensure_ascii=False)}" for key, text in texts.items()]
+    settings += [f"data.workers={preset}", f"data.nano_set={weights}", f"recipe.seed={seed}"]
+    if weights != "length" and name != RECIPES["addprim_jump"]:  # the recipe has arithmetic too
+        count, more = (200, 80) if preset == "tiny" else (5000, 1500)
+        scan = f'{{benchmark = "scan", count = {count}, reinforce = {more}}}'
+        settings.append(f"data.sources=[{scan}]")
+    if weights == "addprim_jump":
+        settings += [f"policies.{p}.interchangeable={json.dumps(VERBS)}" for p in POLICIES]
+    return load_recipe(name, settings)
 
 
 @app.command()
@@ -248,17 +277,6 @@ def _two_operand_count(*, unseen_values: bool) -> int:
     )
 
 
-def _need_training_packages() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in TRAINING_PACKAGES if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"training needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not"
-            " installed: pip install 'r2reasoner[training]'"
-        )
-
-
 @contextmanager
 def _progress(what: str) -> Iterator[Any]:
     """Show a bar on stderr; yields the function that hears (done, total)."""
@@ -268,7 +286,3 @@ def _progress(what: str) -> Iterator[Any]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -10,21 +10,31 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple, Self
 
 from r2reasoner import __version__, prompts
 from r2reasoner.benchmarks import Benchmark, Item
-from r2reasoner.client import Client
+from r2reasoner.client import Client, PoolClient
 from r2reasoner.config import Settings
 from r2reasoner.errors import DataError, R2Error, UnknownWords
 from r2reasoner.evaluation.provenance import pool_digest
-from r2reasoner.evaluation.rows import ItemRow, Key, RowsFile, critical_path_s
+from r2reasoner.evaluation.rows import (
+    ItemRow,
+    Key,
+    RowsFile,
+    critical_path_s,
+    is_on_record,
+    latency_s,
+)
 from r2reasoner.evaluation.spending import CapReached, SpendingLedger
-from r2reasoner.ledger import new_id
+from r2reasoner.ledger import Ledger, new_id
+from r2reasoner.outcomes.client import RecordedClient
+from r2reasoner.outcomes.store import OutcomeStore
 from r2reasoner.pool.cards import Pool
-from r2reasoner.router import Router
 from r2reasoner.strategies import StrategyContext, open_strategy
 from r2reasoner.types import AnswerStatus, CallOutcome, Pico, Query, Trace
 
@@ -32,6 +42,8 @@ EMBEDDED_IN_FLIGHT: Final = 96
 HTTP_IN_FLIGHT: Final = 16
 UNREACHED_IN_A_ROW: Final = 20
 MAX_ANSWER_KEPT: Final = 10_000
+SOURCE: Final = "evaluation"
+"""What a store of outcomes says of the answers that were paid for here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +62,34 @@ class Evaluation:
     def plain(self) -> bool:
         """True where no worker takes chat messages, so that items are asked as they stand."""
         return all(card.prompt == "plain" for card in self.pool.workers)
+
+
+class Conditions(NamedTuple):
+    """What an evaluation's rows are found under, as hashes; `context` is that of all of it."""
+
+    pool: str
+    settings: str
+    context: str
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> Self:
+        """Return the conditions here: of this version, its prompts, and the weights as they lie."""
+        pool = pool_digest(evaluation.pool)
+        plain = asdict(replace(evaluation.settings, pool=None))
+        settings = _digest([plain, prompts.digest(), __version__])
+        about = [evaluation.benchmark.name, evaluation.split]
+        return cls(pool, settings, _digest([*about, pool, evaluation.seed, settings]))
+
+    def key(self, strategy: str, item: Item) -> Key:
+        """Return the key of a row."""
+        return Key(self.context, strategy, item.id)
+
+
+class Assignment(NamedTuple):
+    """An item for a strategy to answer."""
+
+    strategy: str
+    item: Item
 
 
 class Progress(NamedTuple):
@@ -80,14 +120,57 @@ async def evaluate(
     `again` also runs anew what has a row without a whole answer. Raises CapReached (of the
     ledger's cap), Unreachable, ConfigError and LedgerError: rows found till then are in the file.
     """
-    run = _Run(evaluation, ledger, client, rows, progress)
-    jobs = run.missing(again=again)
-    run.total = len(jobs)
-    await run.all(jobs, in_flight or default_in_flight(evaluation.pool))
+    answerer = Answerer(evaluation, ledger, client)
+    todo = missing(evaluation, answerer.conditions, rows.rows, again=again)
+    run = _Run(answerer, ledger, rows, progress, total=len(todo))
+    await run.all(todo, in_flight or default_in_flight(evaluation.pool))
     await ledger.flush()
+    return found(evaluation, answerer.conditions, rows.rows)
+
+
+@asynccontextmanager
+async def open_client(store: Path | None = None) -> AsyncIterator[Client]:
+    """Give a client of any pool; what the store of outcomes in a folder has, it does not ask again.
+
+    Raises ConfigError and DataError, as `OutcomeStore.open`.
+    """
+    with ExitStack() as held:
+        client: Client = PoolClient()
+        if store is not None:
+            client = RecordedClient(client, held.enter_context(OutcomeStore.open(store)), SOURCE)
+        try:
+            yield client
+        finally:
+            await client.close()
+
+
+def missing(
+    evaluation: Evaluation,
+    conditions: Conditions,
+    rows: Mapping[Key, ItemRow],
+    *,
+    again: bool = False,
+) -> list[Assignment]:
+    """Return what has no row yet, one strategy after the other: larger micro-batches.
+
+    `again`: what has a row without a whole answer, too.
+    """
+    todo = []
+    for strategy in evaluation.strategies:
+        for item in evaluation.items:
+            row = rows.get(conditions.key(strategy, item))
+            if row is None or (again and row.error is not None):
+                todo.append(Assignment(strategy, item))
+    return todo
+
+
+def found(
+    evaluation: Evaluation, conditions: Conditions, rows: Mapping[Key, ItemRow]
+) -> list[list[ItemRow]]:
+    """Return the rows of each strategy, in the order of the items, once none is missing."""
     return [
-        [rows.rows[run.key(name, item)] for item in evaluation.items]
-        for name in evaluation.strategies
+        [rows[conditions.key(strategy, item)] for item in evaluation.items]
+        for strategy in evaluation.strategies
     ]
 
 
@@ -106,38 +189,12 @@ def limited(items: Sequence[Item], limit: int | None, seed: int) -> tuple[Item, 
     return tuple(item for item in items if item.id in chosen)
 
 
-class _Job(NamedTuple):
-    strategy: str
-    item: Item
+class Answerer:
+    """Answers items by an evaluation's strategies and makes rows of the answers."""
 
-
-class _Run:
-    """One run of an evaluation."""
-
-    def __init__(
-        self,
-        evaluation: Evaluation,
-        ledger: SpendingLedger,
-        client: Client,
-        rows: RowsFile,
-        progress: Callable[[Progress], None],
-    ) -> None:
+    def __init__(self, evaluation: Evaluation, ledger: Ledger, client: Client) -> None:
+        self.conditions = Conditions.of(evaluation)
         self._evaluation = evaluation
-        self._ledger = ledger
-        self._rows = rows
-        self._progress = progress
-        self._pool = pool_digest(evaluation.pool)
-        settings = asdict(replace(evaluation.settings, pool=None))
-        self._settings = _digest([settings, prompts.digest(), __version__])
-        self._context = _digest(
-            [
-                evaluation.benchmark.name,
-                evaluation.split,
-                self._pool,
-                evaluation.seed,
-                self._settings,
-            ]
-        )
         shared = StrategyContext(
             pool=evaluation.pool,
             settings=evaluation.settings,
@@ -146,61 +203,118 @@ class _Run:
             seed=evaluation.seed,
         )
         self._routers = {name: open_strategy(name, shared) for name in evaluation.strategies}
+        self._unreached = 0
+
+    async def answer(self, asked: Assignment) -> ItemRow:
+        """Return the row of an item; one that got no answer is wrong.
+
+        Raises CapReached, ConfigError, LedgerError, and Unreachable instead of the last row of
+        many in which no model was reached.
+        """
+        row = await self._answer(asked)
+        self._unreached = 0 if row.reached else self._unreached + 1
+        if self._unreached == UNREACHED_IN_A_ROW:
+            raise Unreachable(
+                f"{self._unreached} items in a row got no answer from any model; the last one:"
+                f" {row.error}"
+            )
+        return row
+
+    async def _answer(self, asked: Assignment) -> ItemRow:
+        text = self._evaluation.benchmark.query(asked.item, plain=self._evaluation.plain)
+        try:
+            trace = await self._routers[asked.strategy].trace(Query(text, new_id()))
+        except UnknownWords as error:
+            return self._row(asked, None, str(error))
+        whole = trace.answer.status in (AnswerStatus.COMPLETE, AnswerStatus.CHEAP_FINISH)
+        return self._row(asked, trace, None if whole else trace.answer.note or "no whole answer")
+
+    def _row(self, asked: Assignment, trace: Trace | None, error: str | None) -> ItemRow:
+        """Score an answer; an item that got none is wrong."""
+        verdict: bool | None = False
+        if trace is not None:
+            verdict = self._evaluation.benchmark.grade(trace.answer.text, asked.item.gold)
+        calls = trace.calls if trace else ()
+        steps = trace.steps if trace else ()
+        return ItemRow(
+            context=self.conditions.context,
+            benchmark=self._evaluation.benchmark.name,
+            split=self._evaluation.split,
+            strategy=asked.strategy,
+            item=asked.item.id,
+            pool=self.conditions.pool,
+            seed=self._evaluation.seed,
+            settings=self.conditions.settings,
+            right=verdict is True,
+            scored=verdict is not None,
+            answer=trace.answer.text[:MAX_ANSWER_KEPT] if trace else "",
+            status=trace.answer.status if trace else AnswerStatus.FAILED,
+            error=error,
+            workers_cost=trace.workers_cost if trace else 0,
+            net_cost=trace.cost() if trace else 0,
+            calls=len(calls),
+            latency_s=latency_s(trace) if trace else 0.0,
+            critical_path_s=critical_path_s(trace) if trace else 0.0,
+            plan_failed=trace.plan_failed if trace else False,
+            decomposed=trace is not None and not trace.plan.is_direct,
+            subtasks=len(trace.plan.subtasks) if trace else 0,
+            models=dict(Counter(step.model for step in steps if step.model)),
+            fell_back=any(step.fell_back_from for step in steps),
+            reached=any(call.outcome is CallOutcome.OK for call in calls),
+            trace=trace.id if trace else None,
+            on_record=sum(map(is_on_record, calls)),
+        )
+
+
+class _Run:
+    """One run of an evaluation in this event loop."""
+
+    def __init__(
+        self,
+        answerer: Answerer,
+        ledger: SpendingLedger,
+        rows: RowsFile,
+        progress: Callable[[Progress], None],
+        total: int,
+    ) -> None:
+        self._answerer = answerer
+        self._ledger = ledger
+        self._rows = rows
+        self._progress = progress
+        self._total = total
         self._started = time.monotonic()
         self._done = 0
-        self._unreached = 0
         self._flushing = False
         self._stop: R2Error | None = None
-        self.total = 0
 
-    def key(self, strategy: str, item: Item) -> Key:
-        return Key(self._context, strategy, item.id)
-
-    def missing(self, *, again: bool) -> list[_Job]:
-        """Return what has no row yet, one strategy after the other: larger micro-batches."""
-        jobs = []
-        for strategy in self._evaluation.strategies:
-            for item in self._evaluation.items:
-                row = self._rows.rows.get(self.key(strategy, item))
-                if row is None or (again and row.error is not None):
-                    jobs.append(_Job(strategy, item))
-        return jobs
-
-    async def all(self, jobs: Sequence[_Job], in_flight: int) -> None:
-        """Run jobs; on trouble begin no more, let those in flight end, and raise it."""
-        queue = iter(jobs)
+    async def all(self, todo: Sequence[Assignment], in_flight: int) -> None:
+        """Run what is to do; on trouble begin no more, let those in flight end, and raise it."""
+        queue = iter(todo)
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(in_flight, len(jobs))):
+                for _ in range(min(in_flight, len(todo))):
                     group.create_task(self._work(queue))
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
         if self._stop is not None:
             raise self._stop
 
-    async def _work(self, queue: Iterator[_Job]) -> None:
-        for job in queue:
+    async def _work(self, queue: Iterator[Assignment]) -> None:
+        for asked in queue:
             try:
-                await self._one(job)
-            except CapReached as reached:
-                self._stop = reached
+                await self._one(asked)
+            except (CapReached, Unreachable) as reason:
+                self._stop = reason
             if self._stop is not None:
                 return
 
-    async def _one(self, job: _Job) -> None:
-        row = await self._answer(self._routers[job.strategy], job)
-        self._rows.append(row)
+    async def _one(self, asked: Assignment) -> None:
+        self._rows.append(await self._answerer.answer(asked))
         if not self._flushing:
             # one write for all items that end in this turn of the loop, as micro-batches do
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
         self._done += 1
-        self._unreached = 0 if row.reached else self._unreached + 1
-        if self._unreached == UNREACHED_IN_A_ROW:
-            self._stop = Unreachable(
-                f"{self._unreached} items in a row got no answer from any model; the last one:"
-                f" {row.error}"
-            )
         self._tell()
 
     def _flush(self) -> None:
@@ -212,52 +326,8 @@ class _Run:
 
     def _tell(self) -> None:
         elapsed = time.monotonic() - self._started
-        left = elapsed / self._done * (self.total - self._done)
-        self._progress(Progress(self._done, self.total, self._ledger.spent, left))
-
-    async def _answer(self, router: Router, job: _Job) -> ItemRow:
-        text = self._evaluation.benchmark.query(job.item, plain=self._evaluation.plain)
-        try:
-            trace = await router.trace(Query(text, new_id()))
-        except UnknownWords as error:
-            return self._row(job, None, str(error))
-        whole = trace.answer.status in (AnswerStatus.COMPLETE, AnswerStatus.CHEAP_FINISH)
-        return self._row(job, trace, None if whole else trace.answer.note or "no whole answer")
-
-    def _row(self, job: _Job, trace: Trace | None, error: str | None) -> ItemRow:
-        """Score an answer; an item that got none is wrong."""
-        verdict: bool | None = False
-        if trace is not None:
-            verdict = self._evaluation.benchmark.grade(trace.answer.text, job.item.gold)
-        calls = trace.calls if trace else ()
-        steps = trace.steps if trace else ()
-        return ItemRow(
-            context=self._context,
-            benchmark=self._evaluation.benchmark.name,
-            split=self._evaluation.split,
-            strategy=job.strategy,
-            item=job.item.id,
-            pool=self._pool,
-            seed=self._evaluation.seed,
-            settings=self._settings,
-            right=verdict is True,
-            scored=verdict is not None,
-            answer=trace.answer.text[:MAX_ANSWER_KEPT] if trace else "",
-            status=trace.answer.status if trace else AnswerStatus.FAILED,
-            error=error,
-            workers_cost=trace.workers_cost if trace else 0,
-            net_cost=trace.cost() if trace else 0,
-            calls=len(calls),
-            latency_s=trace.wall_s if trace else 0.0,
-            critical_path_s=critical_path_s(trace) if trace else 0.0,
-            plan_failed=trace.plan_failed if trace else False,
-            decomposed=trace is not None and not trace.plan.is_direct,
-            subtasks=len(trace.plan.subtasks) if trace else 0,
-            models=dict(Counter(step.model for step in steps if step.model)),
-            fell_back=any(step.fell_back_from for step in steps),
-            reached=any(call.outcome is CallOutcome.OK for call in calls),
-            trace=trace.id if trace else None,
-        )
+        left = elapsed / self._done * (self._total - self._done)
+        self._progress(Progress(self._done, self._total, self._ledger.spent, left))
 
 
 def _digest(value: object) -> str:

@@ -7,6 +7,7 @@ short (a kill, a full disk) is dropped; anything else that is no row is refused.
 
 import fcntl
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from io import FileIO
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from r2reasoner.errors import ConfigError, DataError
-from r2reasoner.types import Pico, Role, Trace
+from r2reasoner.types import Call, Pico, Role, Step, Trace
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 _BEGINNING: Final = b'{"context": "'
 """How every row begins: what is cut short and begins otherwise is somebody else's, and is kept."""
+_ROUTING: Final = (Role.DECOMPOSER, Role.ALLOCATOR)
 
 
 class Key(NamedTuple):
@@ -37,6 +39,7 @@ class ItemRow:
 
     `right` counts only where `scored`. `models` counts the subtasks that each model answered.
     `reached` is False where no call to any model succeeded; `trace` is None where there is none.
+    `on_record` of the `calls` were answered from a store of outcomes.
     """
 
     context: str
@@ -64,6 +67,7 @@ class ItemRow:
     fell_back: bool
     reached: bool
     trace: str | None
+    on_record: int = 0
 
     @property
     def key(self) -> Key:
@@ -71,16 +75,39 @@ class ItemRow:
         return Key(self.context, self.strategy, self.item)
 
 
+def is_on_record(call: Call) -> bool:
+    """Tell whether a call was answered from a store of outcomes: no attempt at a model was made."""
+    return call.attempt == 0
+
+
+def latency_s(trace: Trace) -> float:
+    """Return how long the answer took, in seconds; with calls on record, at least their chain."""
+    if any(map(is_on_record, trace.calls)):
+        return max(trace.wall_s, critical_path_s(trace))
+    return trace.wall_s
+
+
 def critical_path_s(trace: Trace) -> float:
-    """Return how long the longest chain of calls took, in seconds, the routing calls included."""
-    spent = {step.subtask: step.finished_s - step.started_s for step in trace.steps}
+    """Return how long the longest chain of calls took, in seconds, the routing calls included.
+
+    A call on record took what it took when it was made.
+    """
+    spent = {step.subtask: _spent_s(step, trace.calls) for step in trace.steps}
     longest: dict[int, float] = {}
     for number, subtask in enumerate(trace.plan.subtasks, 1):
         before = max((longest[n] for n in subtask.dependencies if n in longest), default=0.0)
         longest[number] = before + spent.get(number, 0.0)
-    routing = (Role.DECOMPOSER, Role.ALLOCATOR)
-    planned = sum(call.latency_s for call in trace.calls if call.role in routing)
+    planned = sum(call.latency_s for call in trace.calls if call.role in _ROUTING)
     return planned + max(longest.values(), default=0.0)
+
+
+def _spent_s(step: Step, calls: Sequence[Call]) -> float:
+    """Return how long a subtask took: its calls, one after the other, where one is on record."""
+    measured = step.finished_s - step.started_s
+    own = [c for c in calls if c.subtask == step.subtask and c.role not in _ROUTING]
+    if any(map(is_on_record, own)):
+        return max(measured, sum(call.latency_s for call in own))
+    return measured
 
 
 class RowsFile:

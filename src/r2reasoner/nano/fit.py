@@ -20,6 +20,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from r2reasoner.client.text import BOS, EOS, SEP
 from r2reasoner.errors import DataError
+from r2reasoner.nano.interchangeable import Interchangeable, with_words
+from r2reasoner.nano.presets import Shape
 
 BATCH_TOKENS: Final = 2048
 LINE: Final = 64
@@ -35,18 +37,6 @@ IGNORED: Final = -100
 
 Ids = npt.NDArray[np.uint8]
 disable_progress_bar()
-
-
-class Shape(NamedTuple):
-    """Width and depth of a nano model."""
-
-    width: int
-    layers: int
-
-    @property
-    def name(self) -> str:
-        """The name used in pool files, e.g. `48x2`."""
-        return f"{self.width}x{self.layers}"
 
 
 class Encoded(NamedTuple):
@@ -73,8 +63,10 @@ def encode(rows: Iterator[tuple[list[str], list[str]]], tokens: list[str]) -> En
     )
 
 
-def new_model(shape: Shape, vocabulary: int, seed: int) -> LlamaForCausalLM:
-    """Return an untrained model of a shape."""
+def new_model(
+    shape: Shape, vocabulary: int, seed: int, interchangeable: Sequence[int] = ()
+) -> LlamaForCausalLM:
+    """Return an untrained model of a shape; tokens may be interchangeable, by their ids."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -89,6 +81,8 @@ def new_model(shape: Shape, vocabulary: int, seed: int) -> LlamaForCausalLM:
         bos_token_id=1,
         eos_token_id=2,
     )
+    if interchangeable:
+        return Interchangeable(with_words(config, interchangeable))
     return LlamaForCausalLM(config)
 
 
@@ -106,12 +100,8 @@ class Batch(NamedTuple):
         return (same & torch.ones(LINE, LINE, dtype=torch.bool).tril())[:, None]
 
 
-def batches(data: Encoded, steps: int, seed: int, stretch: int = 0) -> Iterator[Batch]:
-    """Yield `steps` batches of BATCH_TOKENS tokens, rows of all lengths packed into lines.
-
-    With `stretch`, positions of half of the rows have gaps, up to so many in all: a model that
-    has seen only short rows then also works at the distances of longer ones.
-    """
+def batches(data: Encoded, steps: int, seed: int) -> Iterator[Batch]:
+    """Yield `steps` batches of BATCH_TOKENS tokens, rows of all lengths packed into lines."""
     rng = np.random.default_rng(seed)
     lengths = np.diff(data.starts)
     done = 0
@@ -124,7 +114,7 @@ def batches(data: Encoded, steps: int, seed: int, stretch: int = 0) -> Iterator[
                 lines.append(line)
                 line, room = [], LINE
                 if len(lines) == BATCH_TOKENS // LINE:
-                    yield _pack(data, lines, rng, stretch)
+                    yield _pack(data, lines)
                     lines = []
                     done += 1
                     if done == steps:
@@ -133,15 +123,7 @@ def batches(data: Encoded, steps: int, seed: int, stretch: int = 0) -> Iterator[
             room -= int(lengths[i])
 
 
-def gapped_positions(count: int, rng: np.random.Generator, stretch: int) -> npt.NDArray[np.int64]:
-    """Return a row's positions; in half of the rows with gaps, up to `stretch` in all."""
-    if stretch == 0 or rng.random() < 0.5:
-        return np.arange(count)
-    width = count + int(rng.integers(1, stretch + 1))
-    return np.sort(rng.choice(width, count, replace=False))
-
-
-def _pack(data: Encoded, lines: list[list[int]], rng: np.random.Generator, stretch: int) -> Batch:
+def _pack(data: Encoded, lines: list[list[int]]) -> Batch:
     ids = np.zeros((len(lines), LINE), np.int64)
     labels = np.full_like(ids, IGNORED)
     positions, row = np.zeros_like(ids), np.zeros_like(ids)
@@ -154,7 +136,7 @@ def _pack(data: Encoded, lines: list[list[int]], rng: np.random.Generator, stret
             answer = int(data.answers[i])
             # the token before says the next one, hence labels stand one to the left
             labels[at, first + answer - 1 : last - 1] = text[answer:]
-            positions[at, first:last] = gapped_positions(len(text), rng, stretch)
+            positions[at, first:last] = np.arange(len(text))
             row[at, first:last] = number
             first = last
     return Batch(*(torch.from_numpy(a) for a in (ids, labels, positions, row)))
@@ -260,16 +242,9 @@ def fit(
     seed: int,
     out: Path,
     *,
-    interchangeable: Sequence[str] = (),
-    stretch: int = 0,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Train a model and write it to `out` (safetensors), going on from saved state if any.
-
-    The vectors of `interchangeable` tokens are drawn anew for each line of each step, so that the
-    model can copy such a word but learn nothing about it: what it does with one it does with all.
-    `stretch`: see `batches`.
-    """
+    """Train a model and write it to `out` (safetensors), going on from saved state if any."""
     torch.set_num_threads(1)
     model = new_model(shape, len(tokens), seed)
     parameters = sum(p.numel() for p in model.parameters())
@@ -277,15 +252,17 @@ def fit(
     schedule = warm_up_and_decay(optimizer, steps)
     state = out.with_suffix(".state")
     first, seen, before_s = _resume(state, model, optimizer, schedule)
-    held = [tokens.index(token) for token in interchangeable]
-    generator = torch.Generator()
     started = saved = time.monotonic()
     loss_sum = 0.0
-    for step, batch in enumerate(batches(data, steps, seed, stretch)):
+    for step, batch in enumerate(batches(data, steps, seed)):
         if step < first:
             continue
-        generator.manual_seed(seed * 1_000_003 + step)  # so that a resumed run draws the same
-        logits = _logits(model, batch, held, generator)
+        logits = model(
+            input_ids=batch.ids,
+            attention_mask=batch.mask(),
+            position_ids=batch.positions,
+            use_cache=False,
+        ).logits
         loss = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED
         )
@@ -307,7 +284,6 @@ def fit(
             spent_s = before_s + time.monotonic() - started
             _save(state, (step + 1, seen, spent_s), model, optimizer)
             saved = time.monotonic()
-    _draw_for_good(model, held, generator)
     model.save_pretrained(out)
     (out / "training.json").write_text(
         json.dumps(
@@ -358,35 +334,3 @@ def _resume(
             " remove the file to train it anew"
         ) from error
     return int(step), int(seen), float(seconds)
-
-
-def _logits(
-    model: LlamaForCausalLM, batch: Batch, held: list[int], generator: torch.Generator
-) -> torch.Tensor:
-    """Return logits (lines, LINE, vocabulary); each line draws its own vectors of `held` tokens."""
-    embedding = model.get_input_embeddings().weight
-    vectors = embedding[batch.ids]
-    drawn = torch.randn(len(batch.ids), len(held), embedding.shape[1], generator=generator)
-    drawn = drawn * embedding.detach().std()
-    for i, token in enumerate(held):
-        vectors = torch.where((batch.ids == token)[:, :, None], drawn[:, None, i], vectors)
-    hidden = model.model(
-        inputs_embeds=vectors,
-        attention_mask=batch.mask(),
-        position_ids=batch.positions,
-        use_cache=False,
-    ).last_hidden_state
-    logits: torch.Tensor = hidden @ embedding.mT
-    if held:
-        copied = hidden @ drawn.mT
-        logits = logits.index_copy(2, torch.tensor(held), copied)
-    return logits
-
-
-def _draw_for_good(model: LlamaForCausalLM, held: list[int], generator: torch.Generator) -> None:
-    """Give `held` tokens vectors like those they had in training."""
-    weight = model.get_input_embeddings().weight
-    with torch.no_grad():
-        for token in held:
-            drawn = torch.randn(weight.shape[1], generator=generator)
-            weight[token] = drawn * weight.std()

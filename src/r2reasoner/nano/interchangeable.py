@@ -92,7 +92,7 @@ class _Backbone(LlamaModel):  # type: ignore[misc]
 
         No step changes the directions, and a scale like that of all other words.
         """
-        own = self.embed_tokens.weight[self.words]
+        own: torch.Tensor = self.embed_tokens.weight[self.words]
         return own / own.square().mean(-1, keepdim=True).sqrt() * self._scale()
 
     @torch.no_grad()
@@ -136,7 +136,7 @@ class _Head(nn.Module):
         return nn.functional.linear(hidden, self.weight)
 
 
-def interchangeable_config(config: LlamaConfig, words: Sequence[int]) -> LlamaConfig:
-    """Return a config with interchangeable words in it, by their ids."""
+def with_words(config: LlamaConfig, words: Sequence[int]) -> LlamaConfig:
+    """Put interchangeable words into a config, by their ids."""
     setattr(config, KEY, list(words))
     return config

@@ -593,4 +593,5 @@ def _item(row: Row, reference: int, pool: str = MAIN) -> Item:
 def _inputs(recipe: Recipe) -> dict[str, Path]:
     """Return the files that a recipe reads."""
     files = [s.benchmark if s.is_own else s.items for s in recipe.data.sources]
+    files.append(recipe.data.train_items)
     return {f"items {name}": Path(name) for name in files if name}

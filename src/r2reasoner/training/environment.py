@@ -8,6 +8,7 @@ directly would look right.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +17,10 @@ from typing import Final
 from r2reasoner.benchmarks import ARITHMETIC, BENCHMARKS, SCAN, Grade, open_benchmark
 from r2reasoner.errors import ConfigError, DataError
 from r2reasoner.nano import arithmetic, scan
-from r2reasoner.nano.items import DEV, WeightSet, search_items, weight_set
+from r2reasoner.nano.items import DEV, WeightSet, search_items, shifted, weight_set
 from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.pool.load import load_pool
-from r2reasoner.training.recipe import Recipe, Source, load_recipe
+from r2reasoner.training.recipe import Data, Recipe, Source, load_recipe
 from r2reasoner.training.rows import Row, item_row
 from r2reasoner.training.run_folder import CONFIG
 from r2reasoner.types import Task
@@ -41,9 +42,9 @@ class Environment:
 
     @cached_property
     def weights(self) -> WeightSet | None:
-        """The nano weight set, or None."""
-        name = self.recipe.data.nano_set
-        return None if name == "none" else weight_set(name)
+        """The nano weight set, or None. Raises DataError for a file of commands that is none."""
+        data = self.recipe.data
+        return None if data.nano_set == "none" else nano_weights(data)
 
     @property
     def parts_first(self) -> bool:
@@ -94,13 +95,31 @@ class Environment:
         rng = random.Random(f"reinforce {self.recipe.run.seed}")
         count = source.reinforce or source.count
         if source.benchmark == SCAN.name:
-            commands = rng.sample(self.weights.training, min(count, len(self.weights.training)))
+            known = self._reinforced_commands(self.weights)
+            commands = rng.sample(known, min(count, len(known)))
             return [item_row(Task(c, scan.interpret(c)), SCAN.name) for c in commands]
         nodes = (
             arithmetic.sample(source.operands[n % len(source.operands)], DEV, rng)
             for n in range(count)
         )
         return [item_row(Task(arithmetic.render(n), str(n.value)), ARITHMETIC.name) for n in nodes]
+
+    def _reinforced_commands(self, weights: WeightSet) -> Sequence[str]:
+        """Return the training commands that policies are reinforced on.
+
+        A policy that cannot tell the verbs apart must meet only verbs that the searcher knows
+        alone, or it learns that answering directly is right half of the time.
+        """
+        return (
+            shifted(weights, self.recipe.run.seed).unseen if self.parts_first else weights.training
+        )
+
+
+def nano_weights(data: Data) -> WeightSet:
+    """Return the nano weight set of a recipe's data. Raises DataError."""
+    file = data.train_items
+    commands = [item.query for item in SCAN.load(Path(file))] if file else None
+    return weight_set(data.nano_set, commands)
 
 
 def is_phrase(row: Row) -> bool:

@@ -6,8 +6,8 @@ from pathlib import Path
 from r2reasoner.client.embedded import checksum
 from r2reasoner.nano.convert import convert
 from r2reasoner.nano.items import WeightSet
-from r2reasoner.nano.ship import workers_pool
-from r2reasoner.nano.train import Preset, Say, bare_pool, fit_workers, preset_for
+from r2reasoner.nano.presets import Preset, preset_for
+from r2reasoner.nano.train import Say, bare_pool, fit_workers, workers_pool
 from r2reasoner.nano.vocabulary import vocabulary
 from r2reasoner.pool.write import write_pool
 from r2reasoner.training.environment import SEARCHER, WORKERS
@@ -44,5 +44,5 @@ def _workers(preset: Preset, run: Path) -> Path:
     folder = run / "converted-workers"
     for shape in preset.workers:
         convert(run / "workers" / shape.name, vocabulary(), folder / shape.name)
-    write_pool(workers_pool(preset, run, folder), run / WORKERS)
+    write_pool(workers_pool(preset, run / "workers", folder), run / WORKERS)
     return folder

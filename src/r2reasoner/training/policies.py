@@ -18,7 +18,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from r2reasoner.client.text import BOS, EOS, PAD, SEP, UNK, join_words, split_words
 from r2reasoner.errors import ConfigError
-from r2reasoner.nano.fit import Shape, new_model
+from r2reasoner.nano.fit import new_model
+from r2reasoner.nano.interchangeable import KEY as WORDS_KEY
+from r2reasoner.nano.interchangeable import Interchangeable
+from r2reasoner.nano.presets import Shape
 from r2reasoner.nano.vocabulary import policy_vocabulary
 from r2reasoner.training.arguments import lora_arguments, seed_of
 from r2reasoner.training.pairs import Pair
@@ -91,9 +94,13 @@ def word_tokenizer(tokens: Sequence[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def new_policy(shape: Shape, tokens: Sequence[str], seed: int) -> Policy:
-    """Return an untrained nano policy."""
-    return Policy(new_model(shape, len(tokens), seed), word_tokenizer(tokens), tuple(tokens))
+def new_policy(
+    shape: Shape, tokens: Sequence[str], seed: int, interchangeable: Sequence[str] = ()
+) -> Policy:
+    """Return an untrained nano policy; what it does with an interchangeable word, with all."""
+    words = [tokens.index(word) for word in interchangeable]
+    model = new_model(shape, len(tokens), seed, words)
+    return Policy(model, word_tokenizer(tokens), tuple(tokens))
 
 
 def open_base(recipe: Recipe, name: PolicyName) -> Policy:
@@ -101,7 +108,7 @@ def open_base(recipe: Recipe, name: PolicyName) -> Policy:
     policy = recipe.policies[name]
     if policy.shape is not None:
         seed = seed_of(recipe, f"base {name}")
-        return new_policy(Shape(*policy.shape), policy_vocabulary(), seed)
+        return new_policy(Shape(*policy.shape), policy_vocabulary(), seed, policy.interchangeable)
     return load_policy(Path(policy.base).expanduser(), dtype=policy.dtype, lora=policy.lora)
 
 
@@ -111,7 +118,9 @@ def load_policy(folder: Path, *, dtype: str = "auto", lora: Lora | None = None) 
         raise ConfigError(f"{folder}: expected a Hugging Face model folder (config.json)")
     adapter = (folder / "adapter_config.json").is_file()
     torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype)
+    own = json.loads((folder / "config.json").read_text()).get(WORDS_KEY)
+    kind: Any = Interchangeable if own else AutoModelForCausalLM
+    model: Any = kind.from_pretrained(folder, dtype=torch_dtype)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     words = (folder / WORDS_CODEC).is_file()
     tokens = tuple(tokenizer.convert_ids_to_tokens(range(len(tokenizer)))) if words else None

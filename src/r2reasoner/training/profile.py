@@ -14,8 +14,8 @@ from typing import Final
 from r2reasoner.benchmarks import open_benchmark
 from r2reasoner.nano import arithmetic, scan
 from r2reasoner.nano.data import TRAIN
-from r2reasoner.nano.items import weight_set
 from r2reasoner.nano.propose import propose
+from r2reasoner.training.environment import nano_weights
 from r2reasoner.training.recipe import Data, Source
 from r2reasoner.types import Task
 
@@ -93,7 +93,7 @@ def _sample(source: Source, data: Data, seed: int) -> tuple[int, Sequence[Task]]
         few = rng.sample(found, min(SAMPLE, len(found)))
         return len(found), [Task(item.query, item.gold) for item in few]
     if source.benchmark == "scan":
-        commands = weight_set(data.nano_set).training
+        commands = nano_weights(data).training
         drawn = rng.sample(commands, min(SAMPLE, len(commands)))
         return len(commands), [Task(c, scan.interpret(c)) for c in drawn]
     nodes = (arithmetic.sample(rng.choice(source.operands), TRAIN, rng) for _ in range(SAMPLE))

@@ -27,6 +27,7 @@ from r2reasoner.benchmarks import BENCHMARKS
 from r2reasoner.benchmarks.grading import GRADES
 from r2reasoner.config import did_you_mean, read_toml
 from r2reasoner.errors import ConfigError
+from r2reasoner.nano.vocabulary import policy_vocabulary
 from r2reasoner.pool.cards import MOST_LEVELS
 from r2reasoner.training.tables import (
     Key,
@@ -50,7 +51,7 @@ PolicyName = Literal["decomposer", "allocator"]
 POLICIES: Final[tuple[PolicyName, ...]] = ("decomposer", "allocator")
 
 Device = Literal["auto", "cpu", "cuda"]
-NanoSet = Literal["length", "addprim_jump", "none"]
+NanoSet = Literal["length", "addprim_jump", "simple", "none"]
 Workers = Literal["shipped", "full", "tiny"]
 Proposer = Literal["nano", "prompted"]
 Keep = Literal["best_right", "best_of_all"]
@@ -154,7 +155,8 @@ class Search:
 class Data:
     """`[data]`. `candidates`: plans tried for an item, answering directly among them.
 
-    `nano_set`: a nano weight set, or none. Its `workers` are the pool's own, or trained first, full
+    `nano_set`: a nano weight set, or none; `train_items` has the training commands of `simple`,
+    whose split is random. Its `workers` are the pool's own, or trained first, full
     or tiny. The one that searches, which may not have seen the items, is trained first in any case,
     unless `searcher` names a run folder that has it.
     `proposer` prompted: `proposer_model` of the pool is asked at `proposer_temperature`. `worker`:
@@ -164,6 +166,7 @@ class Data:
     """
 
     nano_set: NanoSet = "length"
+    train_items: Annotated[str, text(empty=True)] = ""
     workers: Workers = "shipped"
     searcher: Annotated[str, text(empty=True)] = ""
     candidates: Annotated[int, whole(1, 1000)] = 40
@@ -196,7 +199,8 @@ class PolicySettings:
 
     A nano policy (width x layers) starts from random weights. `lora` "none": all of it is trained.
     `dial`: settings of `trade_off` that it reads (0: none). Lengths are tokens; a prompt's holds
-    the chat template's own. `prompt` chat: asked as a user's message.
+    the chat template's own. `prompt` chat: asked as a user's message. `interchangeable` (nano):
+    words of which it learns to do with all what it does with one.
     """
 
     base: Annotated[str, text()] = "24x2"
@@ -205,6 +209,7 @@ class PolicySettings:
     dial: Annotated[int, whole(0, MOST_LEVELS)] = 5
     max_prompt: Annotated[int, whole(1, 10**6)] = 64
     max_completion: Annotated[int, whole(1, 10**6)] = 64
+    interchangeable: Annotated[tuple[str, ...], several(text(), none=True)] = ()
     lora: Lora | None = None
 
     @property
@@ -515,6 +520,12 @@ def _data_disagreements(data: Data) -> Iterator[str]:
         yield '[data] proposer "prompted" needs proposer_model, a model of the pool'
     if data.proposer == "nano" and data.nano_set == "none":
         yield '[data] proposer "nano" knows nano sets only; expected "prompted"'
+    if (data.nano_set == "simple") != bool(data.train_items):
+        yield (
+            '[data] nano_set "simple" needs train_items, its file of training commands'
+            if data.nano_set == "simple"
+            else f"[data] train_items: the split {data.nano_set} has training commands of its own"
+        )
     if data.proposer == "nano" and data.proposer_model:
         yield '[data] proposer_model belongs to proposer "prompted"'
     for number_, source in enumerate(data.sources, 1):
@@ -537,7 +548,12 @@ def _policy_disagreements(where: str, policy: PolicySettings) -> Iterator[str]:
     if policy.dial == 1:
         yield f"{where} dial: one setting is none; expected 0, or 2 to {MOST_LEVELS}"
     if policy.shape is None:
+        if policy.interchangeable:
+            yield f"{where} interchangeable: for nano policies; expected none"
         return
+    unknown = [word for word in policy.interchangeable if word not in policy_vocabulary()]
+    if unknown:
+        yield f"{where} interchangeable: {', '.join(unknown)}: no word of a nano policy"
     if policy.prompt == "chat":
         yield f"{where} prompt: a nano policy has no chat template; expected plain"
     if policy.lora is not None:

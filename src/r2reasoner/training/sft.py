@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from r2reasoner.nano.fit import MuonAdamW, gapped_positions, warm_up_and_decay
+from r2reasoner.nano.fit import MuonAdamW, warm_up_and_decay
 from r2reasoner.training.pairs import Pair
 from r2reasoner.training.policies import Policy
 from r2reasoner.training.recipe import Learning, Sft
@@ -62,6 +63,17 @@ class Packed:
             "position_ids": positions,
         }
         return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def gapped_positions(count: int, rng: np.random.Generator, stretch: int) -> npt.NDArray[np.int64]:
+    """Return a row's positions; in half of the rows with gaps, up to `stretch` in all.
+
+    A policy that has seen only short rows then also works at the distances of longer ones.
+    """
+    if stretch == 0 or rng.random() < 0.5:
+        return np.arange(count)
+    width = count + int(rng.integers(1, stretch + 1))
+    return np.sort(rng.choice(width, count, replace=False))
 
 
 def _lines(lengths: Sequence[int]) -> list[list[int]]:
