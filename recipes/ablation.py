@@ -68,8 +68,8 @@ def main() -> None:
             bases[seed].result()
             child(chosen, seed, variant)
 
-        for seed in seeds:
-            for variant in [*variants, TABLE]:
+        for variant in [*variants, TABLE]:
+            for seed in seeds:
                 jobs.submit(after_base, seed, variant)
 
 

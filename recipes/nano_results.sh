@@ -33,6 +33,6 @@ evaluate arithmetic-5 arithmetic --split test:5 --strategy "$all" --items "$R2RE
 evaluate arithmetic-values arithmetic --split values --strategy "$all" \
     --items "$R2REASONER_HOME/values.jsonl"
 evaluate arithmetic-dial arithmetic --split test --items "$R2REASONER_HOME/3-4.jsonl" \
-    --strategy "r2@0,r2@0.1,r2@0.2,r2@0.3,r2@0.5,r2@0.8,r2@1"
+    --strategy "r2@0,r2@0.25,r2@0.5,r2@0.75,r2@1"
 "$r2" nano eval --json > "$out/ladder.json"
 "$r2" nano eval

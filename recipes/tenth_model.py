@@ -1,6 +1,6 @@
 """A tenth model: leave one worker out of a pool, add it again by `pool add`, compare.
 
-python recipes/tenth_model.py [--pool FILE] [--hold-out MODEL ...] > table.md
+python recipes/tenth_model.py [--pool FILE] [--hold-out MODEL ...] [--allocator NAME ...]
 
 The pool of the others is written as a file; the command itself adds the worker, scored on N
 subtasks, for several N and several draws of them. Both pools then answer the same test items, and
@@ -17,7 +17,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -38,10 +38,11 @@ from r2reasoner.nano.splits import make_items
 from r2reasoner.outcomes.client import RecordedClient
 from r2reasoner.outcomes.store import OutcomeStore
 from r2reasoner.pool.cards import Pool
-from r2reasoner.pool.load import load_pool
+from r2reasoner.pool.load import ALLOCATORS, load_pool
 from r2reasoner.pool.write import card_text, write_pool
 from r2reasoner.types import to_dollars
 
+OWN: Final = "own"
 BEFORE: Final = "before"
 FULL: Final = "all measured in full"
 
@@ -64,6 +65,7 @@ class Line:
     """
 
     held_out: str
+    allocator: str
     benchmark: str
     split: str
     n: int
@@ -87,6 +89,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pool", default="nano", help="a shipped pool or a pool file")
     parser.add_argument("--hold-out", nargs="+", default=["96x3", "64x2"], metavar="MODEL")
+    parser.add_argument(
+        "--allocator",
+        nargs="+",
+        default=[OWN, "calibrated"],
+        metavar="NAME",
+        help=f"allocators of the pools, by name as in a pool file; {OWN}: the pool's",
+    )
     parser.add_argument("--calibrate", nargs="+", type=int, default=[20, 50, 200], metavar="N")
     parser.add_argument("--draws", type=int, default=3, help="draws of the subtasks, for each N")
     parser.add_argument("--items", type=int, default=1000, help="test items of each benchmark")
@@ -122,17 +131,17 @@ async def compare(options: argparse.Namespace) -> list[Line]:
         for name in options.hold_out:
             added = {n: add(pool, name, n, options) for n in options.calibrate}
             before = load_pool(options.work / name / "before.toml")
-            for tested in test_sets(pool, options.items, options.seed):
-                base = await bench.rows_of(before, tested)
-                lines.append(_line(name, BEFORE, tested, base, [base], [], options.seed))
-                for n, reports in added.items():
-                    found = [await bench.rows_of(load_pool(r["out"]), tested) for r in reports]
-                    stage = f"N = {n}"
-                    lines.append(_line(name, stage, tested, base, found, reports, options.seed))
-                whole = await bench.rows_of(pool, tested)
-                lines.append(_line(name, FULL, tested, base, [whole], [], options.seed))
+            for allocator in dict.fromkeys(allocators(pool, options.allocator)):
+                for tested in test_sets(pool, options.items, options.seed):
+                    lines += await bench.lines(name, allocator, tested, before, added, pool)
         await client.close()
     return lines
+
+
+def allocators(pool: Pool, names: Sequence[str]) -> list[str]:
+    """Return the names of allocators as a pool file has them. Raises ConfigError."""
+    wanted = [pool.allocator if name == OWN else name for name in names]
+    return [name if name in ALLOCATORS else pool.card(name).name for name in wanted]
 
 
 def test_sets(pool: Pool, count: int, seed: int) -> Iterator[Tested]:
@@ -173,10 +182,13 @@ def add(pool: Pool, name: str, count: int, options: argparse.Namespace) -> list[
                 *("--calibrate", str(count), "--seed", str(draw), "--out", str(out)),
                 *("--db", str(options.work / "adding.db"), "--force", "--json"),
             ],
-            check=True,
+            check=False,
             stdout=subprocess.PIPE,
         )
-        reports.append(json.loads(told.stdout))
+        report = json.loads(told.stdout)
+        if told.returncode:
+            sys.exit(f"error: {report['error']['message']}")
+        reports.append(report)
     return reports
 
 
@@ -189,14 +201,33 @@ class _Bench:
     client: RecordedClient
     rows: RowsFile
 
-    async def rows_of(self, pool: Pool, tested: Tested) -> list[ItemRow]:
+    async def lines(
+        self,
+        name: str,
+        allocator: str,
+        tested: Tested,
+        before: Pool,
+        added: Mapping[int, Sequence[dict[str, Any]]],
+        whole: Pool,
+    ) -> list[Line]:
+        """Return the lines of one worker, allocator and benchmark."""
+        base = await self._rows(before, allocator, tested)
+        compared = _Compared(name, allocator, tested, base, self.options.seed)
+        lines = [compared.line(BEFORE, [base], [])]
+        for n, reports in added.items():
+            pools = [load_pool(report["out"]) for report in reports]
+            found = [await self._rows(pool, allocator, tested) for pool in pools]
+            lines.append(compared.line(f"N = {n}", found, reports))
+        return [*lines, compared.line(FULL, [await self._rows(whole, allocator, tested)], [])]
+
+    async def _rows(self, pool: Pool, allocator: str, tested: Tested) -> list[ItemRow]:
         """Return a row an item, in the order of the items."""
         evaluation = Evaluation(
             benchmark=tested.benchmark,
             split=tested.split,
             items=tested.items,
             strategies=("r2",),
-            pool=pool,
+            pool=replace(pool, allocator=allocator),
             settings=settings(trade_off=self.options.trade_off),
             seed=self.options.seed,
         )
@@ -204,43 +235,51 @@ class _Bench:
         return found
 
 
-def _line(
-    name: str,
-    stage: str,
-    tested: Tested,
-    base: Sequence[ItemRow],
-    draws: Sequence[Sequence[ItemRow]],
-    reports: Sequence[dict[str, Any]],
-    seed: int,
-) -> Line:
-    """Compare pools with the pool before, item by item, on the mean over the draws."""
-    ones = np.ones(len(base))
-    right, cost = _mean(draws, "right"), _mean(draws, "net_cost")
-    difference = Ratio(right - _mean([base], "right"), ones)
-    ratio = Ratio(cost, _mean([base], "net_cost"))
-    difference_ci, ratio_ci = intervals([difference, ratio], seed)
-    answered = [sum(row.models.values()) for rows in draws for row in rows]
-    by_newcomer = [row.models.get(name, 0) for rows in draws for row in rows]
-    accuracies = [float(_mean([rows], "right").mean()) for rows in draws]
-    return Line(
-        held_out=name,
-        benchmark=tested.benchmark.name,
-        split=tested.split,
-        n=len(base),
-        stage=stage,
-        draws=len(draws),
-        accuracy=float(right.mean()),
-        accuracy_difference=float(difference.numerator.mean()),
-        accuracy_difference_ci95=difference_ci,
-        worst_difference=min(accuracies) - float(_mean([base], "right").mean()),
-        net_cost=float(to_dollars(round(cost.mean()))),
-        net_cost_ratio=float(cost.sum() / ratio.denominator.sum()),
-        net_cost_ratio_ci95=ratio_ci,
-        newcomer_share=sum(by_newcomer) / sum(answered),
-        adding=_mean_dollars(reports, "cost_pico"),
-        own=_mean_dollars(reports, "own_cost_pico"),
-        places=[report["place"] for report in reports],
-    )
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What lines are compared with: the rows of the pool before."""
+
+    name: str
+    allocator: str
+    tested: Tested
+    base: Sequence[ItemRow]
+    seed: int
+
+    def line(
+        self,
+        stage: str,
+        draws: Sequence[Sequence[ItemRow]],
+        reports: Sequence[dict[str, Any]],
+    ) -> Line:
+        """Compare pools with the pool before, item by item, on the mean over the draws."""
+        right, cost = _mean(draws, "right"), _mean(draws, "net_cost")
+        right_before = _mean([self.base], "right")
+        difference = Ratio(right - right_before, np.ones(len(self.base)))
+        ratio = Ratio(cost, _mean([self.base], "net_cost"))
+        difference_ci, ratio_ci = intervals([difference, ratio], self.seed)
+        answered = [sum(row.models.values()) for rows in draws for row in rows]
+        by_newcomer = [row.models.get(self.name, 0) for rows in draws for row in rows]
+        accuracies = [float(_mean([rows], "right").mean()) for rows in draws]
+        return Line(
+            held_out=self.name,
+            allocator=self.allocator,
+            benchmark=self.tested.benchmark.name,
+            split=self.tested.split,
+            n=len(self.base),
+            stage=stage,
+            draws=len(draws),
+            accuracy=float(right.mean()),
+            accuracy_difference=float(difference.numerator.mean()),
+            accuracy_difference_ci95=difference_ci,
+            worst_difference=min(accuracies) - float(right_before.mean()),
+            net_cost=float(to_dollars(round(cost.mean()))),
+            net_cost_ratio=float(cost.sum() / ratio.denominator.sum()),
+            net_cost_ratio_ci95=ratio_ci,
+            newcomer_share=sum(by_newcomer) / sum(answered),
+            adding=_mean_dollars(reports, "cost_pico"),
+            own=_mean_dollars(reports, "own_cost_pico"),
+            places=[report["place"] for report in reports],
+        )
 
 
 def _mean(draws: Sequence[Sequence[ItemRow]], field: str) -> Any:
@@ -254,19 +293,20 @@ def _mean_dollars(reports: Sequence[dict[str, Any]], field: str) -> float | None
 
 
 def table(lines: Sequence[Line]) -> Iterator[str]:
-    """Yield a Markdown table: one line per worker left out, benchmark and pool."""
+    """Yield a Markdown table: one line per worker left out, allocator, benchmark and pool."""
     yield (
-        "| left out | test items | pool | right | against before, points (worst draw)"
+        "| left out | allocator | test items | pool | right | against before, points (worst draw)"
         " | net cost, µ$ an item | against before | subtasks it gets"
         " | place | adding it, µ$ (its own calls) |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for line in lines:
         yield "| " + " | ".join(_cells(line)) + " |"
 
 
 def _cells(line: Line) -> Iterator[str]:
     yield line.held_out
+    yield line.allocator
     yield f"{line.benchmark} {line.split} ({line.n:,})"
     yield line.stage
     yield f"{line.accuracy:.1%}"

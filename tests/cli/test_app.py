@@ -10,7 +10,10 @@ from r2reasoner import __version__
 from r2reasoner.cli.app import app, main
 from r2reasoner.errors import ConfigError, UnknownWords
 
-COMMANDS = ["ask", "demo", "evaluate", "init", "ledger", "mock", "nano", "pool", "trace"]
+COMMANDS = [
+    *("ask", "build", "calibrate", "demo", "evaluate", "init", "ledger", "mock", "nano"),
+    *("outcomes", "pool", "trace", "train"),
+]
 
 
 def run(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:

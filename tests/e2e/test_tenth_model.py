@@ -73,7 +73,10 @@ def test_the_recipe_from_end_to_end(nano: Pool, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "r").read_text())["rows"]
-    assert [r["stage"] for r in rows] == ["before", "N = 4", "all measured in full"] * 2
+    allocators = {nano.allocator: 2, "calibrated": 2}
+    stages = ["before", "N = 4", "all measured in full"]
+    assert [r["stage"] for r in rows] == stages * sum(allocators.values())
+    assert {r["allocator"] for r in rows} == allocators.keys()
     assert {(r["benchmark"], r["n"]) for r in rows} == {("scan", 6), ("arithmetic", 6)}
     assert all(r["newcomer_share"] == 0 for r in rows if r["stage"] == "before")
     added = [r for r in rows if r["stage"] == "N = 4"]

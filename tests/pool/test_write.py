@@ -51,6 +51,14 @@ def test_a_shipped_pool_comes_back_from_another_folder(tmp_path: Path, name: str
     assert (again.workers[0].endpoint.path / again.workers[0].model).is_dir()
 
 
+def test_what_a_pool_file_need_not_say_is_left_out(tmp_path: Path) -> None:
+    text = pool_text(load_pool("nano"), tmp_path)
+    assert "[endpoints.nano]" in text
+    tables = tomllib.loads(text)
+    assert tables["endpoints"]["nano"].keys() == {"kind", "path"}
+    assert "dial" not in tables["workers"][0]
+
+
 def test_list_prices_are_left_to_the_lists(tmp_path: Path) -> None:
     pool = load_pool("paper")
     text = pool_text(pool, tmp_path)
@@ -100,7 +108,7 @@ def test_a_card_joins_the_pool_that_has_its_endpoint(tmp_path: Path) -> None:
     assert card.price.input == pool.strongest.price.input
 
 
-NAMES = st.text("abcXYZ019 .-_@/\"'\\#é", min_size=1, max_size=12).filter(
+NAMES = st.text("abcXYZ019 .-_@/\"'\\#é😀", min_size=1, max_size=12).filter(
     lambda t: t == t.strip() and t not in ("calibrated", "ladder")
 )
 RATES = st.decimals(0, 1000, places=6)

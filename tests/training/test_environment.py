@@ -44,6 +44,13 @@ def sides(rows: Sequence[Row]) -> set[str]:
     return {arithmetic.side(o) for node in nodes for o in arithmetic.operations(node)}
 
 
+def right(row: Row) -> str:
+    """Return an item's right answer, found otherwise than by the code that made it."""
+    if row["family"] == "scan":
+        return scan.interpret(row["query"])
+    return str(eval(row["query"], {"__builtins__": {}}))
+
+
 class TestItems:
     def test_searched_are_those_that_the_searcher_has_not_seen(self, tmp_path: Path) -> None:
         environment = opened(tmp_path, SCAN, ARITHMETIC)
@@ -74,13 +81,7 @@ class TestItems:
         for rows in (environment.searched(), environment.reinforced()):
             assert len({row["item"] for row in rows}) == len(rows)
             for row in rows:
-                grade = BENCHMARKS[row["family"]].grade
-                answer = (
-                    scan.interpret(row["query"])
-                    if row["family"] == "scan"
-                    else str(arithmetic.parse(row["query"]).value)
-                )
-                assert grade(answer, row["gold"]) is True
+                assert BENCHMARKS[row["family"]].grade(right(row), row["gold"]) is True
 
     def test_operands_are_as_many_as_the_recipe_says(self, tmp_path: Path) -> None:
         environment = opened(tmp_path, ARITHMETIC)

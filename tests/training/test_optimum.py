@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from r2reasoner.errors import DataError
-from r2reasoner.training.optimum import Compared, Found, gap
+from r2reasoner.training.optimum import Compared, Found, Gap, gap
 
 
 def item(mine: int | None, best: int | None, trials: int = 5, calls: int = 6) -> Compared:
@@ -31,6 +33,13 @@ def test_it_is_told_in_one_line() -> None:
     assert "93.8% saved" in told
     assert "70.0% saved" in told
     assert "\n" not in told
+
+
+def test_it_comes_back_from_the_figures_of_a_run() -> None:
+    found = gap([item(10, 10), item(30, 10)])
+    figures = {"stage": "allocations", "plans": 7, **json.loads(json.dumps(found.figures()))}
+    assert Gap.of(figures) == found
+    assert Gap.of({"stage": "allocations", "plans": 7}) is None
 
 
 @pytest.mark.parametrize("items", [[], [item(None, None)], [item(None, 10)]])

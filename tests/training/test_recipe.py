@@ -35,7 +35,7 @@ def recipe(text: str, folder: Path) -> Recipe:
 
 class TestShipped:
     def test_these_are_shipped_and_stand_in_recipes(self) -> None:
-        assert shipped() == ("nano", "qwen2.5-7b", "tiny")
+        assert shipped() == ("nano", "nano-jump", "qwen2.5-7b", "tiny")
         for name in (*(f"{n}.toml" for n in shipped()), "accelerate.yaml"):
             assert (ROOT / "recipes" / name).read_text() == (SHIPPED / name).read_text()
 
@@ -166,6 +166,13 @@ class TestRefused:
             (f'{NANO_POLICY}prompt = "chat"', "has no chat template"),
             (f"{NANO_POLICY}lora = {{ rank = 8 }}", "starts from random weights"),
             (f"{NANO_POLICY}max_prompt = 200", "is 264; a nano policy has 256 positions"),
+            (f'{NANO_POLICY}interchangeable = ["hop"]', "hop: no word of a nano policy"),
+            (
+                f'{NANO_POLICY}base = "org/model"\ninterchangeable = ["walk"]',
+                "interchangeable: for nano policies",
+            ),
+            ('[data]\nnano_set = "simple"', 'nano_set "simple" needs train_items'),
+            ('[data]\ntrain_items = "x.jsonl"', "the split length has training commands"),
             ("[sft.allocator]\nepochs = 2", "steps 1500 and epochs 2: expected one of them"),
             ("[sft.allocator]\nmicro_batch = 5", "micro_batch 5 does not divide 32 rows"),
             ("[grpo]\nmicro_batch = 5", "micro_batch 5 does not divide 512 rows"),

@@ -76,6 +76,19 @@ def test_another_config_is_refused_by_the_keys_that_differ(
     assert "Choose another folder" in said
 
 
+def test_a_key_that_is_free_may_change_and_is_written_down(
+    run: RunFolder, data: dict[str, Path]
+) -> None:
+    run.close()
+    other = CONFIG.replace("0.0001", "0.5")
+    with RunFolder.open(run.path, other, SEEDS, data, ["grpo.lr"]):
+        assert (run.path / "config.toml").read_text() == other
+    with pytest.raises(ConfigError, match=r"grpo\.lr: 0\.5 there, 0\.0001 now"):
+        RunFolder.open(run.path, CONFIG, SEEDS, data)
+    with pytest.raises(ConfigError, match=r"sft\.layers"):
+        RunFolder.open(run.path, other.replace('"v"', '"k"'), SEEDS, data, ["grpo.lr"])
+
+
 def test_of_many_differing_keys_a_few_are_named(run: RunFolder, data: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="and 5 more"):
         again(run, data, "".join(f"k{n} = {n}\n" for n in range(6)))
@@ -254,6 +267,14 @@ def test_the_summary_is_written_for_eye_and_script(run: RunFolder) -> None:
     assert (stage["stage"], stage["done"], stage["not_finite"]) == ("sft", True, 1)
     assert document["total"] == {"dollars": 2.5e-6, "calls": 3, "unpriced": 0, "hours": 0.01}
     assert "| sft | yes |" in (run.path / "summary.md").read_text()
+
+
+def test_what_was_billed_is_summed_over_stages_and_attempts(run: RunFolder) -> None:
+    assert run.billed() == {"paid_pico": 0, "calls": 0, "unpriced": 0, "seconds": 0}
+    run.metrics("sft", 0, paid_pico=5, calls=1, seconds=2.5)
+    run.metrics("sft", 0, paid_pico=7, calls=2)
+    run.metrics("grpo", 3, paid_pico=1, unpriced=1)
+    assert run.billed() == {"paid_pico": 13, "calls": 3, "unpriced": 1, "seconds": 2.5}
 
 
 def test_a_kill_anywhere_leaves_a_run_that_goes_on(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 import pools
@@ -10,6 +12,8 @@ from r2reasoner.evaluation.spending import CapReached, SpendingLedger
 from r2reasoner.ledger import Ledger
 from r2reasoner.mock import Fault, MockProvider
 from r2reasoner.mock.faults import Trouble
+from r2reasoner.outcomes.client import RecordedClient
+from r2reasoner.outcomes.store import OutcomeStore
 from r2reasoner.pool.cards import Pool
 from r2reasoner.training.trials import Ran, Runner
 from r2reasoner.types import Task
@@ -73,6 +77,20 @@ async def test_the_cap(ledger: Ledger) -> None:
         capped.cap = 1
         with pytest.raises(CapReached):
             await ran(capped, "large")
+
+
+async def test_keys_are_those_of_the_store(ledger: Ledger, tmp_path: Path) -> None:
+    async with MockProvider(answer=toy_pool.answer) as provider:
+        with OutcomeStore.open(tmp_path / "outcomes") as store:
+            client = RecordedClient(OpenAIClient(), store)
+            pool = toy_pool.pool(provider.base_url)
+            runner = Runner(pool, client, ledger, exact, keyed=True)
+            got = await runner.run(TASK, PLAN, pools.given(PLAN, "large", "middle"))
+            await client.close()
+            answers = [store.get(got.keys[number]) for number in (1, 2)]
+            assert [answer and answer.answer for answer in answers] == ["RED", "BLUE"]
+            assert [answer and answer.model for answer in answers] == ["large", "middle"]
+    assert (await ran(ledger, "large")).keys == {}, "where nobody wants them"
 
 
 async def test_words_that_no_model_has(nano: Pool, ledger: Ledger) -> None:

@@ -82,9 +82,7 @@ def _recipe(
     from r2reasoner.training.recipe import POLICIES, load_recipe
 
     if weights == "simple" and train_items is None:
-        raise ConfigError(
-            "--set simple: a random split; give its training file (--train-items)"
-        )
+        raise ConfigError("--set simple: a random split; give its training file (--train-items)")
     if weights != "simple" and train_items is not None:
         raise ConfigError(f"--train-items: the split {weights} has training commands of its own")
     name = "tiny" if preset == "tiny" else RECIPES[weights]

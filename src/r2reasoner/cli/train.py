@@ -33,7 +33,7 @@ PACKAGES: Final = ("torch", "transformers", "trl", "peft", "datasets", "accelera
 
 RecipeArgument = Annotated[
     str,
-    typer.Argument(help="A shipped recipe (nano, tiny, qwen2.5-7b) or a recipe file."),
+    typer.Argument(help="A shipped recipe (nano, nano-jump, tiny, qwen2.5-7b) or a recipe file."),
 ]
 DryRunOption = Annotated[
     bool,

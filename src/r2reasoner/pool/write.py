@@ -6,6 +6,7 @@ Comments of the file that a pool was loaded from are lost; its `[router]` table 
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +17,14 @@ from r2reasoner.files import write_whole
 from r2reasoner.pool.cards import Card, Endpoint, Pool, Price
 from r2reasoner.pool.prices import public_price
 
-_DEFAULTS: Final = {"prompt": "chat", "plan_format": "json", "dial": 0, "concurrency": None}
+_CARD_DEFAULTS: Final = {"prompt": "chat", "plan_format": "json", "dial": 0}
+_PLAIN: Final = Endpoint(name="", kind="openai")
+_ENDPOINT_DEFAULTS: Final = {
+    "concurrency": _PLAIN.concurrency,
+    "connect_timeout_s": _PLAIN.connect_timeout_s,
+    "read_timeout_s": _PLAIN.read_timeout_s,
+}
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _FROM_FILE: Final = "pool file"
 
 
@@ -49,7 +57,7 @@ def pool_text(pool: Pool, base: Path, router: Mapping[str, Any] | None = None) -
         lines += ["", f"[{TABLE}]", *_lines(router)]
     cards = (*pool.workers, *pool.policies.values())
     for endpoint in {card.endpoint.name: card.endpoint for card in cards}.values():
-        lines += ["", f"[endpoints.{json.dumps(endpoint.name)}]", *_endpoint(endpoint, base)]
+        lines += ["", f"[endpoints.{_key(endpoint.name)}]", *_endpoint(endpoint, base)]
     for card in pool.workers:
         lines += ["", "[[workers]]", *_card(card)]
     for card in pool.policies.values():
@@ -63,17 +71,16 @@ def card_text(card: Card) -> str:
 
 
 def _endpoint(endpoint: Endpoint, base: Path) -> list[str]:
-    return _lines(
-        {
-            "kind": endpoint.kind,
-            "base_url": endpoint.base_url or None,
-            "key_env": endpoint.key_env,
-            "path": None if endpoint.path is None else os.path.relpath(endpoint.path, base),
-            "concurrency": endpoint.concurrency,
-            "connect_timeout_s": endpoint.connect_timeout_s,
-            "read_timeout_s": endpoint.read_timeout_s,
-        }
-    )
+    listed = {
+        "kind": endpoint.kind,
+        "base_url": endpoint.base_url or None,
+        "key_env": endpoint.key_env,
+        "path": None if endpoint.path is None else os.path.relpath(endpoint.path, base),
+        "concurrency": endpoint.concurrency,
+        "connect_timeout_s": endpoint.connect_timeout_s,
+        "read_timeout_s": endpoint.read_timeout_s,
+    }
+    return _lines(_told(listed, _ENDPOINT_DEFAULTS))
 
 
 def _card(card: Card) -> list[str]:
@@ -94,8 +101,12 @@ def _card(card: Card) -> list[str]:
         "dial": card.dial,
         "knows": list(card.knows) or None,
     }
-    told = {k: v for k, v in listed.items() if k not in _DEFAULTS or v != _DEFAULTS[k]}
-    return _lines(told)
+    return _lines(_told(listed, _CARD_DEFAULTS))
+
+
+def _told(listed: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what a pool file need not say."""
+    return {k: v for k, v in listed.items() if k not in defaults or v != defaults[k]}
 
 
 def _price(card: Card) -> dict[str, str | None]:
@@ -118,10 +129,14 @@ def _is_listed(card: Card, price: Price) -> bool:
     return public_price(card.model, card.endpoint.base_url) == price
 
 
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _value(name)
+
+
 def _lines(table: Mapping[str, Any]) -> list[str]:
     return [f"{key} = {_value(value)}" for key, value in table.items() if value is not None]
 
 
 def _value(value: Any) -> str:
-    # Decimals stay exact: TOML's floats are written as they are.
-    return str(value) if isinstance(value, Decimal) else json.dumps(value)
+    # Decimals stay exact; a JSON string of printable characters is a TOML string.
+    return str(value) if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=False)
