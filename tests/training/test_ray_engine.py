@@ -43,6 +43,7 @@ def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # at its 15, other work on a machine starves them
         patch.delenv("RAY_ADDRESS", raising=False)
         if trouble := start_ray():
             pytest.skip(f"Ray itself does not start on this machine now: {trouble}")
@@ -222,7 +223,8 @@ def test_a_killed_command_is_gone_on_with(tmp_path: Path, spending: SpendingLedg
 
     provider = MockProvider(answer=answer, latency_s=0.02)
     paths = os.pathsep.join([str(TESTS), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": paths, "RAY_ADDRESS": "local"}
+    settings = {"PYTHONPATH": paths, "RAY_ADDRESS": "local", "RAY_worker_niceness": "0"}
+    environment = {**os.environ, **settings}
     with (
         serving(provider) as url,
         subprocess.Popen(
