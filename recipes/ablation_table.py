@@ -47,17 +47,17 @@ two-core machine, data and fine-tuning included, the workers' training not.
 
 How to read it:
 - **GRPO of the allocator is what pays.** On arithmetic alternating GRPO beats fine-tuning on every
-  seed: at a net cost not above fine-tuning's by 4 to 8 points of accuracy, and at equal net cost by 8
-  to 11 points (all intervals without 0).
-- **GRPO of the decomposer brings nothing here**: fine-tuned, it writes a right plan nearly every time,
-  four of five groups of samples earn the same, and no other plan is cheaper.
+  seed: at a net cost not above fine-tuning's by 4 to 8 points of accuracy, and at equal net cost by
+  8 to 11 points (all intervals without 0).
+- **GRPO of the decomposer brings nothing here**: fine-tuned, it writes a right plan nearly every
+  time, four of five groups of samples earn the same, and no other plan is cheaper.
 - **On SCAN there was next to no room**: after fine-tuning the workers cost 0.18 of 0.87 µ$ net; the
   rest is the policies' own tokens. A table that costs no token and always chooses right saves 0.24.
-- **Without the cost term** it takes the strongest model everywhere. **Per-subtask credit** rewards the
-  cheapest model that happened to be right, which imitation had learned already. **Shuffled labels**
-  fall to the majority choice: no plan, one model.
+- **Without the cost term** it takes the strongest model everywhere. **Per-subtask credit** rewards
+  the cheapest model that happened to be right, which imitation had learned already. **Shuffled
+  labels** fall to the majority choice: no plan, one model.
 - **A table by operators and digits**, fitted on the same outcomes with every model asked for every
-  subtask, is as good as the policy below 4 µ$ and cheaper on SCAN; above, the policy is better: the
+  subtask, is level with the policy below 4 µ$ and cheaper on SCAN; above, the policy is better: the
   text says more than the table sees.
 """
 

@@ -24,7 +24,7 @@ from r2reasoner.errors import (
     UnknownWords,
 )
 from r2reasoner.events import Event, FellBack, SubtaskFailed, SubtaskFinished, SubtaskStarted
-from r2reasoner.plan import expand
+from r2reasoner.plan import direct, expand
 from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.types import (
     Allocation,
@@ -127,7 +127,7 @@ class Executor:
             failure = error
         except UnknownWords as error:
             # the query's own words, not words that a planner made up
-            if run.plan.is_direct:
+            if run.plan == direct(run.query.text):
                 raise
             failure = error
         finally:
