@@ -571,10 +571,13 @@ class TestWords:
         async with bench(ledger) as b:
             b.pool = replace(b.pool, workers=(tiny, replace(tiny, name="twin")))
             b.client = PoolClient()
+            asked = Query("capital of France?", "q")
             with pytest.raises(UnknownWords, match="France"):
-                await b.run(direct("capital of France?"), "tiny")
-            await b.client.close()
+                await b.run(direct(asked.text), "tiny", query=asked)
             assert b.meter.calls == []
+            answer, _ = await b.run(direct("capital of France?"), "tiny")
+            assert answer.status is AnswerStatus.FAILED, "a planner's words are no user's mistake"
+            await b.client.close()
 
     async def test_another_failure_is_not_hidden_behind_missing_words(
         self, ledger: Ledger, tiny: Card
