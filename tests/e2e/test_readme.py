@@ -14,6 +14,8 @@ from r2reasoner.pool.cards import Pool
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent / "r2reasoner"
 NEEDS_OWN_MODELS = "--pool r2.toml"
+TAKES_LONG = "r2reasoner train run nano"
+NEEDS_A_CARD = "pool add CARD"
 
 
 def commands(page: str) -> list[str]:
@@ -41,7 +43,9 @@ def run(command: str, folder: Path) -> str:
 @pytest.mark.usefixtures("nano")
 def test_the_readmes_commands_run_one_after_the_other(tmp_path: Path) -> None:
     found = commands("README.md")
-    mine = [c for c in found if NEEDS_OWN_MODELS not in c]
+    mine = [
+        c for c in found if NEEDS_OWN_MODELS not in c and NEEDS_A_CARD not in c and c != TAKES_LONG
+    ]
     assert len(mine) >= 6
     for command in mine:
         run(command, tmp_path)
