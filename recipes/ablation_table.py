@@ -49,8 +49,8 @@ How to read it:
 - **GRPO of the allocator is what pays.** On arithmetic alternating GRPO beats fine-tuning on every
   seed: at a net cost not above fine-tuning's by 4 to 8 points of accuracy, and at equal net cost by
   8 to 11 points (all intervals without 0).
-- **GRPO of the decomposer brings nothing here**: fine-tuned, it writes a right plan nearly every
-  time, four of five groups of samples earn the same, and no other plan is cheaper. It does mend what
+- **GRPO of the decomposer brings nothing here**: fine-tuned, it writes a right plan nearly always,
+  four of five groups of samples earn the same, and no other plan is cheaper. It does mend what
   fine-tuning got wrong: SCAN on seed 1, from 99.5 to 100.0 %.
 - **On SCAN there was next to no room**: after fine-tuning the workers cost 0.18 of 0.87 µ$ net; the
   rest is the policies' own tokens. A table that costs no token and always chooses right saves 0.24.

@@ -1,27 +1,14 @@
 """Real CTranslate2 models that say what a test wants, made with numpy alone."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ctranslate2.specs import TransformerDecoderModelSpec, common_spec
 
 from r2reasoner.client.text import SPECIAL
-
-
-def _specs() -> Any:
-    """Import CTranslate2's layout of a decoder, without the torch that it takes if it is there."""
-    there = sys.modules.get("torch")
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        from ctranslate2.specs import TransformerDecoderModelSpec, common_spec
-    finally:
-        del sys.modules["torch"]
-        if there is not None:
-            sys.modules["torch"] = there
-    return common_spec, TransformerDecoderModelSpec
 
 
 def write_model(folder: Path, words: Sequence[str], chain: Mapping[str, Sequence[str]]) -> Path:
@@ -29,7 +16,6 @@ def write_model(folder: Path, words: Sequence[str], chain: Mapping[str, Sequence
 
     Attention and MLP are zero, embeddings are one-hot: the output layer is the table.
     """
-    common_spec, TransformerDecoderModelSpec = _specs()
     tokens = [*SPECIAL, *words]
     size = len(tokens)
     follows = np.zeros((size, size), np.float32)

@@ -298,9 +298,18 @@ class TestPolicy:
         async with self.served("m2", knows=knows, outcomes=file) as pool:  # always `large`
             allocation = await self.allocate(pool, ledger, plan, 0.8)
         assert models(allocation) == ["medium", "medium", "large"]
-        async with self.served("m1", knows=knows, outcomes=file) as pool:  # it can add
+        async with self.served("m1", knows=("small",), outcomes=file) as pool:  # it can add
             allocation = await self.allocate(pool, ledger, plan, 0.8)
-        assert models(allocation)[:2] == ["small", "medium"]
+        assert models(allocation) == ["small", "medium", "large"]
+
+    async def test_a_dearer_newcomer_needs_outcomes_that_agree_with_the_policy(
+        self, ledger: Ledger, tmp_path: Path
+    ) -> None:
+        """By them `large` is worth its price here; the policy knows it, and took `small`."""
+        file = outcome_file(tmp_path)
+        async with self.served("m1", knows=("small", "large"), outcomes=file) as pool:
+            allocation = await self.allocate(pool, ledger, plan_of("17 * 22"), 0.5)
+        assert models(allocation) == ["small"]
 
     async def test_what_the_policy_did_not_choose_is_no_rival(
         self, ledger: Ledger, tmp_path: Path

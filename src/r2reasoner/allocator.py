@@ -100,6 +100,7 @@ class CalibratedAllocator:
     dearest model's and `mu = t^2 / (4 (1 - t))`: that maximises the plan's chance of being right
     for its cost, and makes cost fall monotonically as `trade_off` t rises. The square spreads the
     dial where it matters: at mu 0.03 a model of half the price may be 1.5 % less often right.
+    `relative_cost` is by name, of the workers that were measured.
     """
 
     def __init__(self, pool: Pool, outcomes: OutcomeModel, trade_off: float) -> None:
@@ -111,7 +112,7 @@ class CalibratedAllocator:
                 f"the measured outcomes know none of the pool's models; they know"
                 f" {', '.join(outcomes.models)}: run `r2reasoner calibrate` with this pool"
             )
-        self._cost = self._relative_costs(known)
+        self.relative_cost = self._relative_costs(known)
 
     def _relative_costs(self, known: list[str]) -> dict[str, float]:
         costs = {name: self._outcomes.mean_cost[name] for name in known}
@@ -131,26 +132,16 @@ class CalibratedAllocator:
             calibrated=True,
         )
 
-    def knows(self, name: str) -> bool:
-        """Tell whether a worker was measured."""
-        return name in self._cost
-
     def choose(self, text: str, among: Set[str] | None = None) -> Choice:
         """Return the best of the measured models (or those of them in `among`) for a text."""
-        p_right = self._outcomes.p_right(text)
-        names = [name for name in self._cost if among is None or name in among]
+        p_right, cost = self._outcomes.p_right(text), self.relative_cost
+        names = [name for name in cost if among is None or name in among]
         if math.isinf(self._mu):
-            best = min(names, key=lambda name: self._cost[name])
+            best = min(names, key=lambda name: cost[name])
         else:
-            best = max(
-                names,
-                key=lambda name: math.log(p_right[name]) - self._mu * self._cost[name],
-            )
-        return Choice(
-            best,
-            f"right {p_right[best]:.0%} of the time at {self._cost[best]:.1%} of the top price",
-            p_right[best],
-        )
+            best = max(names, key=lambda name: math.log(p_right[name]) - self._mu * cost[name])
+        reason = f"right {p_right[best]:.0%} of the time at {cost[best]:.1%} of the top price"
+        return Choice(best, reason, p_right[best])
 
 
 class PolicyAllocator:
@@ -172,7 +163,8 @@ class PolicyAllocator:
         self.card = card
         self._trade_off = trade_off
         self._ladder = LadderAllocator(pool, trade_off)
-        self._newcomers = workers - set(card.knows)
+        self._known = set(card.knows)
+        self._newcomers = workers - self._known
         self._measured: CalibratedAllocator | None = None
         if self._newcomers and pool.outcomes is not None and pool.outcomes.exists():
             outcomes = OutcomeModel.load(pool.outcomes)
@@ -208,9 +200,22 @@ class PolicyAllocator:
             name = read_model(completion.text, self.card.knows)
         except (BudgetExceeded, CallError, PlanError, UnknownWords) as error:
             return replace(self._ladder.choice, reason=f"ladder, since {error}")
-        if self._measured is not None and self._measured.knows(name):
-            return self._measured.choose(text, {name, *self._newcomers})
-        return Choice(name, f"chosen by {self.card.name}")
+        return self._or_newcomer(name, text) or Choice(name, f"chosen by {self.card.name}")
+
+    def _or_newcomer(self, name: str, text: str) -> Choice | None:
+        """Return the newcomer that measured outcomes prefer to the policy's choice, or None.
+
+        The policy may know better than they do that a cheap model will do. A dearer newcomer is
+        taken only where they agree with the policy about the models that it knows.
+        """
+        if self._measured is None or name not in self._measured.relative_cost:
+            return None
+        cost = self._measured.relative_cost
+        rivals = self._newcomers
+        if self._measured.choose(text, self._known).model != name:
+            rivals = {rival for rival in rivals if cost[rival] <= cost[name]}
+        best = self._measured.choose(text, {name, *rivals})
+        return None if best.model == name else best
 
 
 class PromptedAllocator:

@@ -1,4 +1,3 @@
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from r2reasoner.client.text import (
 )
 from r2reasoner.errors import CallError, CallFault, ConfigError, UnknownWords
 from r2reasoner.types import Message
+from tokenizer_files import TEMPLATE, write_tokenizer
 
 WORDS = ("walk", "left", "I_WALK", "#1", "#12", "...", ";", "=", "+", "(", ")", *"0123456789")
 VOCABULARY = (*SPECIAL, *WORDS)
@@ -86,23 +86,6 @@ class TestWordCodec:
 
     def test_special_tokens_are_no_text(self) -> None:
         assert WordCodec(VOCABULARY).text(["<pad>", "1", "2", "<unk>", "<eos>"]) == "12"
-
-
-def write_tokenizer(folder: Path, **config: Any) -> Path:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *"abcdefghijklmnopqrstuvwxyz "])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_special_tokens(list(SPECIAL))
-    folder.mkdir(exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return folder
-
-
-TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
 
 
 class TestHuggingFace:

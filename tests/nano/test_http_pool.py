@@ -28,6 +28,7 @@ def figures(card: Card) -> tuple[object, ...]:
     return (
         *(card.name, card.group, rates, card.context, card.max_tokens),
         *(card.prompt, card.plan_format, card.parameters, card.capabilities),
+        *(card.dial, card.knows),
     )
 
 
@@ -43,8 +44,13 @@ def test_models_and_prices_stay_the_same(tmp_path: Path) -> None:
         sha256="0" * 64,
     )
     second = replace(pool.workers[1], price=None)
+    knowing = replace(pool.policies["planner"], dial=5, knows=("small", "medium"))
     pool = replace(
-        pool, workers=(first, second), splits=("scan/length", "arithmetic"), allocator="calibrated"
+        pool,
+        workers=(first, second),
+        policies={"planner": knowing},
+        splits=("scan/length", "arithmetic"),
+        allocator="calibrated",
     )
     served = read_back(pool, tmp_path)
     assert [figures(c) for c in served.workers] == [figures(c) for c in pool.workers]

@@ -1,7 +1,6 @@
 """A whole training by the tiny recipe: what it leaves, and that a kill costs nothing twice."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+import pools
 
 pytest.importorskip("trl", reason="training needs trl")
 
@@ -113,7 +114,9 @@ class TestWhole:
         pool = ["--pool", str(TINY / "pool.toml")]
         asked = ["ask", "look and jump", *pool, "--trade-off", "0", "--json"]
         monkeypatch.setattr(sys, "argv", ["r2reasoner", *asked])
-        main()
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
         trace = json.loads(capsys.readouterr().out)["trace"]
         by_role = {call["role"]: call["model"] for call in trace["calls"]}
         assert by_role["decomposer"] == "decomposer"
@@ -157,10 +160,12 @@ def killed(arguments: Sequence[str], folder: Path, when: Callable[[], bool]) -> 
     with subprocess.Popen(
         command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        while not when():
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
+        try:
+            while not when():
+                assert process.poll() is None, process.communicate()[0]
+                time.sleep(0.002)
+        finally:
+            process.kill()
         said, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL
     return Killed(said, answers(folder))
@@ -215,8 +220,8 @@ class TestKilled:
         train = ["train", "alternate", "tiny", "--out", str(out)]
 
         def far_enough() -> bool:
-            rows = (out / "metrics.jsonl").read_text().splitlines()
-            return any('"grpo-1-allocator", "step": 3' in row for row in rows)
+            metrics = out / "metrics.jsonl"
+            return metrics.exists() and '"grpo-1-allocator", "step": 3' in metrics.read_text()
 
         left = killed(train, out, far_enough)
         folder = RunFolder.reading(out)
@@ -246,10 +251,18 @@ class TestRefused:
         return load_recipe(toml, settings)
 
     def test_a_pool_without_the_policy(self, tmp_path: Path) -> None:
-        recipe = self.recipe(
-            tmp_path, self.own(tmp_path, ("1 + 1", "2")), "policies.allocator.base=some/base"
-        )
+        pool = pools.pool_file(tmp_path, "http://localhost:1/v1")
+        more = ["policies.allocator.base=some/base", f'recipe.pool="{pool}"']
+        recipe = self.recipe(tmp_path, self.own(tmp_path, ("1 + 1", "2")), *more)
         with pytest.raises(ConfigError, match="does not say what the allocator"):
+            run(recipe, say=silent)
+        assert not (tmp_path / "run").exists()
+
+    def test_a_base_that_is_not_there(self, tmp_path: Path) -> None:
+        pool = pools.pool_file(tmp_path, "http://localhost:1/v1")
+        more = [f'policies.decomposer.base="{tmp_path}/nothing"', f'recipe.pool="{pool}"']
+        recipe = self.recipe(tmp_path, self.own(tmp_path, ("1 + 1", "2")), *more)
+        with pytest.raises(ConfigError, match="nothing: neither a model's folder"):
             run(recipe, say=silent)
         assert not (tmp_path / "run").exists()
 

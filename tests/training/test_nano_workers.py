@@ -73,6 +73,7 @@ def test_a_run_with_shipped_workers_and_a_searcher_of_another_trains_nothing(
 def test_shipped_workers_need_their_searcher_alone(tiny_copy: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(tiny_copy / RUN / "searcher", run / "searcher")
+    shutil.copy(tiny_copy / RUN / "shifted.npz", run)
     # the full preset's searcher, as if it had been fitted before
     (run / "searcher" / TINY.searcher[0].name).rename(run / "searcher" / "64x2")
     recipe = load_recipe("tiny", ["data.workers=shipped"])

@@ -191,7 +191,9 @@ class _Report:
             near = folder is not None and self.file.resolve().is_relative_to(folder)
             shown = self.file.resolve().relative_to(folder) if near and folder else self.file
             lines.append(f"outcomes = {json.dumps(str(shown if near else self.file.resolve()))}")
-        if pool.allocator != "calibrated":
+        policy = pool.policies.get(pool.allocator)
+        # a trained policy compares workers that it does not know by the outcomes, and stays
+        if pool.allocator != "calibrated" and not (policy and policy.knows):
             lines.append('allocator = "calibrated"')
         return lines
 

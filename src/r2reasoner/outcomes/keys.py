@@ -25,7 +25,7 @@ def answer_key(card: Card, request: ChatRequest) -> str:
     parts = [_stable(card) or _on_disk(card)]
     parts.append(f"{request.max_tokens} {float(request.temperature)} {request.rank}")
     if request.stop or request.response_format:
-        shape = [request.stop, request.response_format]
+        shape = [request.stop, request.response_format or None]
         parts.append(json.dumps(shape, sort_keys=True, default=dict))
     # With its length before it, no text can pass for the end of a message.
     parts += [f"{m.role} {len(m.content)} {m.content}" for m in request.messages]

@@ -42,13 +42,16 @@ def write_pool(
     write_whole(file, pool_text(pool, base or file.parent, router), replace=True)
 
 
-def pool_text(pool: Pool, base: Path, router: Mapping[str, Any] | None = None) -> str:
-    """Return a pool as TOML, with every price and checksum that is known."""
+def pool_text(pool: Pool, base: Path | None, router: Mapping[str, Any] | None = None) -> str:
+    """Return a pool as TOML, with every price and checksum that is known.
+
+    Paths in it are relative to `base`; without one, absolute.
+    """
     table: dict[str, Any] = {
         "name": pool.name,
         "decomposer": pool.decomposer,
         "allocator": pool.allocator,
-        "outcomes": None if pool.outcomes is None else os.path.relpath(pool.outcomes, base),
+        "outcomes": _path(pool.outcomes, base),
         "splits": list(pool.splits) or None,
     }
     lines = ["# Written by r2reasoner. Workers stand from weakest to strongest.", ""]
@@ -70,12 +73,18 @@ def card_text(card: Card) -> str:
     return "\n".join(["[[workers]]", *_card(card)]) + "\n"
 
 
-def _endpoint(endpoint: Endpoint, base: Path) -> list[str]:
+def _path(path: Path | None, base: Path | None) -> str | None:
+    if path is None:
+        return None
+    return os.fspath(path.absolute()) if base is None else os.path.relpath(path, base)
+
+
+def _endpoint(endpoint: Endpoint, base: Path | None) -> list[str]:
     listed = {
         "kind": endpoint.kind,
         "base_url": endpoint.base_url or None,
         "key_env": endpoint.key_env,
-        "path": None if endpoint.path is None else os.path.relpath(endpoint.path, base),
+        "path": _path(endpoint.path, base),
         "concurrency": endpoint.concurrency,
         "connect_timeout_s": endpoint.connect_timeout_s,
         "read_timeout_s": endpoint.read_timeout_s,

@@ -31,6 +31,7 @@ from r2reasoner.pool.load import load_pool
 from r2reasoner.training import checkpoint, processes
 from r2reasoner.training.allocations import FORM as ALLOCATIONS
 from r2reasoner.training.arguments import grpo_arguments, seed_of, sft_arguments
+from r2reasoner.training.bases import check_bases
 from r2reasoner.training.controls import random_features, shuffled
 from r2reasoner.training.decompositions import FORM as DECOMPOSITIONS
 from r2reasoner.training.environment import (
@@ -100,15 +101,17 @@ def run(
     be done, CapReached where the dollars of the recipe are spent; what is done by then stays.
     """
     check_seats(load_pool(recipe.run.pool), recipe)
+    check_bases(recipe)
     chosen = set(stages(recipe) if wanted is None else wanted)
     with Training.open(recipe, say, engine or Engine(recipe.data.engine)) as training:
+        new = [s for s in stages(recipe) if s in chosen and not training.folder.is_done(s)]
         try:
-            for name in stages(recipe):
-                if name in chosen:
-                    training.do(name)
+            for name in new:
+                training.do(name)
         finally:
             training.folder.summary()
-        draw(training.folder.path)
+        if new:
+            draw(training.folder.path)
     return recipe.run.folder
 
 
@@ -162,9 +165,7 @@ class Training:
             yield cls(recipe, folder, environment, ledger, store, say, engine)
 
     def do(self, name: str) -> None:
-        """Do a stage unless it is done, and note its bill. Raises DataError where it cannot."""
-        if self.folder.is_done(name):
-            return
+        """Do a stage, and note its bill. Raises DataError where it cannot be done."""
         self.say(f"{name} ...")
         started = time.monotonic()
         try:

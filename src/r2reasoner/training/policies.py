@@ -24,6 +24,7 @@ from r2reasoner.nano.interchangeable import Interchangeable
 from r2reasoner.nano.presets import Shape
 from r2reasoner.nano.vocabulary import policy_vocabulary
 from r2reasoner.training.arguments import lora_arguments, seed_of
+from r2reasoner.training.bases import find_base
 from r2reasoner.training.pairs import Pair
 from r2reasoner.training.recipe import Lora, PolicyName, Recipe
 
@@ -51,6 +52,36 @@ class Policy:
         if self.tokens is None:
             return str(completion[0]["content"])
         return join_words(str(completion).split())
+
+    def said(self, decoded: str) -> str:
+        """Return what decoded tokens of the policy say."""
+        return decoded if self.tokens is None else self.text(decoded)
+
+    def encode(self, asked: Sequence[str]) -> Any:
+        """Return a padded batch of prompts: `input_ids` and `attention_mask`, (prompts, tokens)."""
+        prompts = [self.prompt(text) for text in asked]
+        if self.tokens is None:
+            prompts = [
+                self.tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True)
+                for p in prompts
+            ]
+        # the template writes its own special tokens, and so does a prompt of words
+        return self.tokenizer(
+            prompts,
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
+        )
+
+    def answer_ids(self, said: str) -> list[int]:
+        """Return the tokens of an answer, with the end."""
+        if self.tokens is None:
+            ids = self.tokenizer(said, add_special_tokens=False)["input_ids"]
+        else:
+            words = split_words(said, frozenset(self.tokens))
+            ids = self.tokenizer.convert_tokens_to_ids(words)
+        return [*ids, self.tokenizer.eos_token_id]
 
     def row(self, pair: Pair) -> dict[str, Any]:
         """Return a pair as a trainer's row: token ids with a mask of the answer, or messages."""
@@ -104,12 +135,12 @@ def new_policy(
 
 
 def open_base(recipe: Recipe, name: PolicyName) -> Policy:
-    """Return the policy that a recipe starts from: a new nano model, or a folder's."""
+    """Return the policy that a recipe starts from: a new nano model, or its base."""
     policy = recipe.policies[name]
     if policy.shape is not None:
         seed = seed_of(recipe, f"base {name}")
         return new_policy(Shape(*policy.shape), policy_vocabulary(), seed, policy.interchangeable)
-    return load_policy(Path(policy.base).expanduser(), dtype=policy.dtype, lora=policy.lora)
+    return load_policy(find_base(policy.base), dtype=policy.dtype, lora=policy.lora)
 
 
 def load_policy(folder: Path, *, dtype: str = "auto", lora: Lora | None = None) -> Policy:
