@@ -52,7 +52,8 @@ class Outcome:
     `item` and `plan` are content ids (`content_id`) of the query and the plan, `plan` None where
     there is none; `subtask` None stands for the whole query. `key` is the answer's, `model` the
     name of the card that gave it. `score`: 1 is right, 0 wrong, None was not judged. `source`
-    says who judged, and how. Raises ValueError for a score that is no number.
+    says who judged, and how; `group` is the item's task or domain, where it is known. Raises
+    ValueError for a score that is no number.
     """
 
     item: str
@@ -62,6 +63,7 @@ class Outcome:
     key: str
     score: float | None
     source: str
+    group: str | None = None
 
     def __post_init__(self) -> None:
         if self.score is not None and not math.isfinite(self.score):
@@ -97,6 +99,7 @@ TYPES: Final = {
     "plan": "string",
     "subtask": "int64",
     "score": "double",
+    "group": "string",
 }
 """The columns of a table of rows, by their Arrow types."""
 
@@ -131,6 +134,7 @@ def to_row(record: Record) -> Row:
             "key": record.key,
             "score": record.score,
             "source": record.source,
+            "group": record.group,
         }
     usage = record.usage
     return {
@@ -171,6 +175,7 @@ def from_row(row: Row) -> Record:
             key=intern(row["key"]),
             score=row.get("score"),
             source=intern(row["source"]),
+            group=_shared(row.get("group")),
         )
     tokens = [row.get(name) for name in _TOKENS]
     return Answered(
