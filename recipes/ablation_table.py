@@ -57,6 +57,8 @@ How to read it:
 - **Without the cost term** it takes the strongest model everywhere. **Per-subtask credit** rewards
   the cheapest model that happened to be right, which imitation had learned already. **Shuffled
   labels** fall to the majority choice: no plan, one model.
+- **Without fine-tuning nothing is learned**: a random decomposer's samples are no plans, all of a
+  group earn nothing, and there is no gradient; queries are then asked as they stand.
 - **A table by operators and digits**, fitted on the same outcomes with every model asked for every
   subtask, is level with the policy below 4 µ$ and cheaper on SCAN; above, the policy is better: the
   text says more than the table sees.
@@ -263,12 +265,17 @@ def markdown(document: dict[str, Any]) -> Iterator[str]:
             )
         yield ""
         yield "Against SFT alone, seed by seed:\n"
-        yield ("| variant | seed | points, same setting | net cost | points at equal net cost |")
-        yield "|---|---:|---|---|---|"
+        yield (
+            "| variant | seed | points, same setting | net cost | points at equal net cost |"
+            " its first setting that costs no more | points there | net cost there |"
+        )
+        yield "|---|---:|---|---|---|---:|---|---|"
         for c in (c for c in document["against_sft"] if c["task"] == task):
             at, there = c["at_equal_cost"], c["no_dearer"]
             equal = _points(at) if at else "cheaper than any setting"
-            last = f"{there['setting']:g} | {_points(there)} | {_ratio(there)}" if there else "| | "
+            last = (
+                f"{there['setting']:g} | {_points(there)} | {_ratio(there)}" if there else " | | "
+            )
             yield (
                 f"| {c['variant']} | {c['seed']} | {_points(c)} | {_ratio(c)} | {equal} | {last} |"
             )
