@@ -10,15 +10,16 @@ of its own. What is judged is the greedy, converted policy, through the router, 
 import argparse
 import asyncio
 import json
-import math
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from r2reasoner.strategies.kind_table import KindTable, Trials, Tried
 
 DATA: Final = ("workers", "decompositions", "allocations")
 TUNED: Final = ("sft-decomposer", "sft-allocator")
@@ -168,7 +169,7 @@ async def _judge(pool: Any, folder: Path, table: "KindTable | None") -> list[dic
             )
             if table is not None:
                 routers = {
-                    f"r2@{dial:g}": table.router(pool, dial, ledger, client) for dial in DIALS
+                    f"r2@{dial:g}": by_table(table, pool, dial, ledger, client) for dial in DIALS
                 }
                 found += await _by_table(evaluation, routers)
                 continue
@@ -203,63 +204,33 @@ async def _by_table(evaluation: Any, routers: dict[str, Any]) -> list[dict[str, 
     return await asyncio.gather(*(one(*each) for each in wanted))
 
 
-class KindTable:
-    """The rival that sees less text and costs no token: a model by operator and digit counts.
+def by_table(table: "KindTable", pool: Any, dial: float, ledger: Any, client: Any) -> Any:
+    """Return the pool's decomposer with a table as its allocator, at the reward's own trade-off."""
+    from r2reasoner.config import settings
+    from r2reasoner.plan import in_context
+    from r2reasoner.router import Router
+    from r2reasoner.strategies.base import RuleAllocator
+    from r2reasoner.training.recipe import Reward
+    from r2reasoner.training.rewards import weight_at
 
-    For each kind, with its shares of right answers and mean costs on the training items, the model
-    with the highest `log P(right) - lambda * cost / reference`: the reward's own trade-off.
-    """
+    weight = weight_at(dial, Reward())
 
-    def __init__(self, by_kind: dict[str, list[tuple[float, float]]], names: list[str]) -> None:
-        self.by_kind = by_kind
-        self.names = names
+    def rule(query: Any, plan: Any) -> Any:
+        return lambda number: pool.card(table.best(in_context(plan, number), weight))
 
-    def router(self, pool: Any, dial: float, ledger: Any, client: Any) -> Any:
-        """Return the pool's decomposer with this table as its allocator, at a setting."""
-        from r2reasoner.allocator import per_subtask
-        from r2reasoner.config import settings
-        from r2reasoner.plan import in_context
-        from r2reasoner.router import Router
-        from r2reasoner.training.recipe import Reward
-        from r2reasoner.training.rewards import weight_at
-        from r2reasoner.types import Choice
-
-        weight = weight_at(dial, Reward())
-        best = {
-            kind: max(range(len(self.names)), key=lambda m: math.log(f[m][0]) - weight * f[m][1])
-            for kind, f in self.by_kind.items()
-        }
-        top = len(self.names) - 1
-
-        class ByKind:
-            async def allocate(self_, query: Any, plan: Any, *_: Any) -> Any:
-                return per_subtask(
-                    plan,
-                    lambda n, _: Choice(
-                        self.names[best.get(kind_of(in_context(plan, n)), top)], TABLE
-                    ),
-                    TABLE,
-                    calibrated=True,
-                )
-
-        return Router.open(
-            pool, settings(trade_off=dial), ledger, client=client, allocator=ByKind()
-        )
+    allocator = RuleAllocator(TABLE, pool.workers, rule)
+    return Router.open(pool, settings(trade_off=dial), ledger, client=client, allocator=allocator)
 
 
-def kind_of(text: str) -> str:
-    """Return what a table sees of a subtask: every digit the same, a reference's context too."""
-    return re.sub(r"[0-9]", "9", text)
-
-
-def fit_table(folder: Path) -> KindTable:
+def fit_table(folder: Path) -> "KindTable":
     """Fit the table on the subtasks of the allocation data, every model asked for each."""
     from r2reasoner.client import PoolClient
-    from r2reasoner.nano import arithmetic, scan
+    from r2reasoner.nano.solve import solve_arithmetic, solve_scan
     from r2reasoner.outcomes.client import RecordedClient
     from r2reasoner.outcomes.store import OutcomeStore
     from r2reasoner.plan import expand, in_context
     from r2reasoner.pool.load import load_pool
+    from r2reasoner.strategies.kind_table import KindTable, kind_of
     from r2reasoner.training.rollouts import TrainingLedger
     from r2reasoner.training.rows import read_plan
     from r2reasoner.training.run_folder import RunFolder
@@ -269,13 +240,7 @@ def fit_table(folder: Path) -> KindTable:
     rows = made_rows(RunFolder.reading(folder).produced("allocations")["allocations"])
 
     def truth(text: str) -> str | None:
-        try:
-            is_sum = any(c.isdigit() for c in text)
-            return (
-                str(arithmetic.value_of(arithmetic.parse(text))) if is_sum else scan.interpret(text)
-            )
-        except (ValueError, KeyError, IndexError):
-            return None
+        return solve_arithmetic(text) if any(c.isdigit() for c in text) else solve_scan(text)
 
     asked: list[tuple[str, str, str, float]] = []
     for row in rows:
@@ -305,16 +270,17 @@ def fit_table(folder: Path) -> KindTable:
 
 async def _ask_all(
     pool: Any, asked: list[tuple[str, str, str, float]], client: Any, ledger: Any
-) -> dict[str, list[tuple[float, float]]]:
+) -> "Trials":
     from r2reasoner.budget import Meter
     from r2reasoner.client.base import ChatRequest
     from r2reasoner.errors import CallError
+    from r2reasoner.strategies.kind_table import Tried
     from r2reasoner.types import Message, Role
 
     gate = asyncio.Semaphore(256)
     meter = Meter(ledger, TABLE)
 
-    async def one(card: Any, text: str, right: str, reference: float) -> tuple[bool, float]:
+    async def one(card: Any, text: str, right: str, reference: float) -> "Tried":
         request = ChatRequest(
             messages=(Message("user", text),), max_tokens=card.max_tokens, role=Role.WORKER
         )
@@ -322,23 +288,16 @@ async def _ask_all(
             try:
                 said = await client.complete(card, request, meter)
             except CallError:
-                return False, 1.0
-        return said.text == right, (said.cost or 0) / reference
+                return Tried(0.0, 1.0)
+        return Tried(float(said.text == right), (said.cost or 0) / reference)
 
-    by_kind: dict[str, list[list[tuple[bool, float]]]] = {}
+    by_kind: dict[str, list[list[Tried]]] = {}
     for card_number, card in enumerate(pool.workers):
         told = await asyncio.gather(*(one(card, t, r, c) for _, t, r, c in asked))
         for (kind, *_), outcome in zip(asked, told, strict=True):
             of_kind = by_kind.setdefault(kind, [[] for _ in pool.workers])
             of_kind[card_number].append(outcome)
-    return {
-        kind: [
-            # one right and one wrong answer more, so that a kind met once is no certainty
-            ((sum(r for r, _ in o) + 1) / (len(o) + 2), sum(c for _, c in o) / len(o))
-            for o in outcomes
-        ]
-        for kind, outcomes in by_kind.items()
-    }
+    return by_kind
 
 
 def _short(row: dict[str, Any]) -> dict[str, Any]:

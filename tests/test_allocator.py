@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from measured_files import measured
 from pools import NoJitter, answers, card_at, plan_of, pool_at
 from r2reasoner.allocator import (
     Allocator,
@@ -92,6 +93,26 @@ class TestOpen:
         )
         with pytest.raises(DataError, match="none of the pool's models"):
             open_allocator(others, 0.3)
+
+    def test_a_light_router_is_the_calibrated_allocator_on_another_estimate(
+        self, tmp_path: Path
+    ) -> None:
+        outcomes = measured(tmp_path, "add", "prove")
+        pool = replace(pool_at("http://mock/v1"), allocator="light:mf", outcomes=outcomes)
+        opened = open_allocator(pool, 0.5)
+        assert isinstance(opened, CalibratedAllocator)
+        assert opened.name == "light:mf"
+        assert opened.relative_cost == pytest.approx({"small": 0.01, "medium": 0.1, "large": 1})
+        assert opened.choose("add 12 and 13 apples").model == "small"
+        assert opened.choose("prove lemma 99 of topology").model == "large"
+
+    def test_a_light_router_that_cannot_be_had(self, tmp_path: Path) -> None:
+        pool = replace(pool_at("http://mock/v1"), allocator="light:mf")
+        with pytest.raises(ConfigError, match="not measured on such texts"):
+            open_allocator(pool, 0.5)
+        known = replace(pool, allocator="light:oracle", outcomes=measured(tmp_path, "add"))
+        with pytest.raises(ConfigError, match="no light router 'oracle'"):
+            open_allocator(known, 0.5)
 
     def test_an_unknown_allocator(self) -> None:
         with pytest.raises(ConfigError, match="no model 'nobody'"):

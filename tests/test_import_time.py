@@ -14,12 +14,15 @@ HEAVY = {
     "genai_prices",
     "jinja2",
     "numpy",
+    "prometheus_client",
     "pydantic",
     "safetensors",
     "sqlalchemy",
+    "starlette",
     "tokenizers",
     "torch",
     "transformers",
+    "uvicorn",
 }
 TRAINING = {"safetensors", "torch", "transformers"}
 REPORT = "import sys; print('modules:', *(m for m in sys.modules if '.' not in m), file=sys.stderr)"
@@ -61,7 +64,15 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["--version"], ["ask", "--help"], ["evaluate", "--help"], ["nano", "--help"]]
+    "command",
+    [
+        ["--version"],
+        ["ask", "--help"],
+        ["evaluate", "--help"],
+        ["key", "--help"],
+        ["nano", "--help"],
+        ["serve", "--help"],
+    ],
 )
 def test_commands_import_what_is_heavy_only_to_work(command: list[str]) -> None:
     modules, code = loaded(COMMAND, *command)

@@ -10,8 +10,8 @@ import r2reasoner
 
 ROOT = Path(r2reasoner.__file__).parent
 LAYERS = (
-    "types errors files",
-    "config plan prompts events",
+    "types errors files sandbox",
+    "config plan prompts events chat hosts",
     "pool",
     "budget ledger storage tables mock",
     "client",
@@ -22,10 +22,13 @@ LAYERS = (
     "benchmarks",
     "strategies",
     "evaluation training nano",
+    "report savings gateway",
     "cli",
 )
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
-TORCH_ALLOWED = {"nano.fit", "nano.convert", "nano.interchangeable"} | {
+ENCODES = "outcomes.routers.embed"
+"""An option that reads sentences with an encoder."""
+TORCH_ALLOWED = {ENCODES, "nano.fit", "nano.convert", "nano.interchangeable"} | {
     f"training.{name}" for name in ("alternate", "grpo", "policies", "serving", "sft", "states")
 }
 

@@ -35,7 +35,7 @@ def sql(path: Path, *statements: str) -> list[Any]:
 
 def test_sqlite_is_set_for_many_processes(path: Path) -> None:
     here = store(path)
-    with here._reading() as connection:
+    with here.reading() as connection:
         asked = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "busy_timeout")
@@ -55,7 +55,7 @@ def test_a_ledger_is_for_its_owner_only(path: Path) -> None:
 def test_a_writer_takes_its_lock_at_once_and_a_reader_none(path: Path) -> None:
     here = store(path)
     other = sqlite3.connect(path, isolation_level=None, timeout=0)
-    with here._reading() as connection:
+    with here.reading() as connection:
         connection.execute(select(ENTRIES)).all()
         other.execute("BEGIN IMMEDIATE")
         other.execute("ROLLBACK")

@@ -2,15 +2,16 @@
 
 Four ways to choose a model for each subtask, behind one protocol:
 `PolicyAllocator` asks a trained policy, subtask by subtask; `CalibratedAllocator` goes by outcomes
-measured on training items, `LadderAllocator` by the cards alone (says "uncalibrated");
-`PromptedAllocator` asks any chat model, which reads subtasks and cards.
+measured on training items (as our own estimate or a light router has them), `LadderAllocator` by
+the cards alone (says "uncalibrated"); `PromptedAllocator` asks any chat model, which reads subtasks
+and cards.
 All obey one dial, `trade_off`: 0 is quality only, 1 is the cheapest model.
 """
 
 import asyncio
 import json
 import math
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -29,7 +30,7 @@ from r2reasoner.errors import (
 from r2reasoner.estimate import OutcomeModel
 from r2reasoner.plan import in_context
 from r2reasoner.policy import asked, read_model
-from r2reasoner.pool.cards import Card, Pool
+from r2reasoner.pool.cards import LIGHT, Card, Pool
 from r2reasoner.types import Allocation, Choice, Message, Plan, Query, Role
 
 ALLOCATION_MAX_TOKENS: Final = 600
@@ -47,15 +48,37 @@ class Allocator(Protocol):
 
 
 def open_allocator(pool: Pool, trade_off: float) -> Allocator:
-    """Return the allocator that a pool file names; without outcomes, the ladder."""
+    """Return the allocator that a pool file names; without outcomes, the ladder.
+
+    Raises ConfigError for an unknown name, and where a light router cannot be had.
+    """
     if pool.allocator == "calibrated" and pool.outcomes is not None and pool.outcomes.exists():
         return CalibratedAllocator(pool, OutcomeModel.load(pool.outcomes), trade_off)
     if pool.allocator in ("calibrated", "ladder"):
         return LadderAllocator(pool, trade_off)
+    if pool.allocator.startswith(LIGHT):
+        return light_allocator(pool, pool.allocator.removeprefix(LIGHT), trade_off)
     card = pool.card(pool.allocator)
     if card.plan_format == "line":
         return PolicyAllocator(pool, card, trade_off)
     return PromptedAllocator(pool, card, trade_off)
+
+
+def light_allocator(pool: Pool, name: str, trade_off: float) -> "CalibratedAllocator":
+    """Return the allocator that goes by a light router, trained on the pool's measured outcomes.
+
+    Raises ConfigError for an unknown router, and where outcomes or scikit-learn are missing.
+    """
+    from r2reasoner.outcomes.measured import subtask_outcomes
+    from r2reasoner.outcomes.routers.estimate import light_estimate
+
+    estimate = light_estimate(name, subtask_outcomes(pool))
+    return CalibratedAllocator(pool, estimate, trade_off, f"{LIGHT}{name}")
+
+
+def cost_weight(trade_off: float) -> float:
+    """Return mu: how much of `log P(right)` is given up to save what the dearest model costs."""
+    return math.inf if trade_off >= 1 else trade_off**2 / (4 * (1 - trade_off))
 
 
 def per_subtask(
@@ -93,6 +116,24 @@ class LadderAllocator:
         return uniform(plan, self.choice, "ladder")
 
 
+class Estimate(Protocol):
+    """What outcomes say of some models. `mean_cost` in pico-dollars by name, NaN where unknown."""
+
+    @property
+    def models(self) -> Sequence[str]:
+        """The models that it knows."""
+        ...
+
+    @property
+    def mean_cost(self) -> Mapping[str, float]:
+        """What a call to each has cost."""
+        ...
+
+    def p_right(self, text: str) -> Mapping[str, float]:
+        """Return each model's probability of getting a text right, above 0."""
+        ...
+
+
 class CalibratedAllocator:
     """The cheapest model likely to be right, by outcomes measured on training items.
 
@@ -100,12 +141,16 @@ class CalibratedAllocator:
     dearest model's and `mu = t^2 / (4 (1 - t))`: that maximises the plan's chance of being right
     for its cost, and makes cost fall monotonically as `trade_off` t rises. The square spreads the
     dial where it matters: at mu 0.03 a model of half the price may be 1.5 % less often right.
-    `relative_cost` is by name, of the workers that were measured.
+    `relative_cost` is by name, of the workers that were measured; `name` is what allocations and
+    traces call it.
     """
 
-    def __init__(self, pool: Pool, outcomes: OutcomeModel, trade_off: float) -> None:
+    def __init__(
+        self, pool: Pool, outcomes: Estimate, trade_off: float, name: str = "calibrated"
+    ) -> None:
+        self.name = name
         self._outcomes = outcomes
-        self._mu = math.inf if trade_off >= 1 else trade_off**2 / (4 * (1 - trade_off))
+        self._mu = cost_weight(trade_off)
         known = [c.name for c in pool.workers if c.name in outcomes.models]
         if not known:
             raise DataError(
@@ -128,7 +173,7 @@ class CalibratedAllocator:
         return per_subtask(
             plan,
             lambda number, text: self.choose(in_context(plan, number)),
-            "calibrated",
+            self.name,
             calibrated=True,
         )
 
@@ -267,7 +312,7 @@ class PromptedAllocator:
         )
 
     def _messages(self, query: Query, plan: Plan) -> list[Message]:
-        cards = "\n".join(_card_line(card) for card in self._pool.workers)
+        cards = "\n".join(card_line(card) for card in self._pool.workers)
         system = prompts.read("allocate").format(trade_off=f"{self._trade_off:g}", cards=cards)
         steps = "\n".join(f"{n}. {s.text}" for n, s in enumerate(plan.subtasks, 1))
         user = f"The query:\n{prompts.as_data(query.text)}\nThe subtasks:\n{prompts.as_data(steps)}"
@@ -290,7 +335,8 @@ class PromptedAllocator:
         return names
 
 
-def _card_line(card: Card) -> str:
+def card_line(card: Card) -> str:
+    """Return a worker as prompts list it: name, group, prices, context."""
     price = f"{card.price.input} in, {card.price.output} out" if card.price else "price unknown"
     group = f" ({card.group})" if card.group else ""
     return f"- {card.name}{group}: {price}, context {card.context}"

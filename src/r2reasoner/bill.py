@@ -1,15 +1,17 @@
 """What a trace cost, by role, and what the strongest model alone would have cost.
 
-The second figure is an estimate and is called so: the query and the answer that came out, at the
-strongest model's price, with tokens counted as its own tokenizer does where it runs in process,
-else as one token per four bytes.
+The second figure is an estimate and is called so: the conversation with the query and the answer
+that came out, at the strongest model's price, with tokens counted as its own tokenizer does where
+it runs in process, else as one token per four bytes.
 """
 
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
-from r2reasoner.client.text import open_codec
+from r2reasoner.client.text import TextCodec, open_codec
 from r2reasoner.errors import R2Error
 from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.types import AnswerStatus, Message, Pico, Role, Trace, Usage, to_dollars
@@ -67,14 +69,21 @@ def _one_call(card: Card, trace: Trace) -> Usage:
     query, answer = trace.query.text, trace.answer.text
     if card.endpoint.kind == "embedded" and card.endpoint.path is not None:
         try:
-            codec = open_codec(card.endpoint.path / card.model)
+            codec = _codec(card.endpoint.path / card.model)
             return Usage(
                 len(codec.prompt([Message("user", query)])),
                 len(codec.prompt([Message("user", answer)])) - 1,
             )
         except R2Error:
             pass  # words that it lacks: count as for any other model
-    return Usage(*(-(-len(t.encode()) // BYTES_PER_TOKEN) for t in (query, answer)))
+    asked = "".join((*(turn.content for turn in trace.query.earlier), query))
+    sizes = (len(text.encode("utf-8", "surrogatepass")) for text in (asked, answer))
+    return Usage(*(-(-size // BYTES_PER_TOKEN) for size in sizes))
+
+
+@lru_cache(maxsize=8)
+def _codec(folder: Path) -> TextCodec:
+    return open_codec(folder)
 
 
 def show_money(pico: Pico | None) -> str:

@@ -89,6 +89,7 @@ class Meter:
         self._open[call.id] = call
         self.reserved += call.bound or 0
         try:
+            await self._hold(call)
             await self._ledger.begin(call)
         except asyncio.CancelledError:
             with suppress(LedgerError):
@@ -102,6 +103,7 @@ class Meter:
             raise
         except BaseException:
             self._release(call)
+            self._unhold(call, 0)
             raise
         return call
 
@@ -146,8 +148,15 @@ class Meter:
         )
         self.spent += cost or 0
         self.calls.append(settled)
+        self._unhold(call, cost or 0)
         self._ledger.finish(settled)
         return settled
+
+    async def _hold(self, call: OpenCall) -> None:
+        """Hold a call's bound elsewhere too, where more than one query shares a budget."""
+
+    def _unhold(self, call: OpenCall, cost: Pico) -> None:
+        """Charge there what the call cost, in place of what was held."""
 
     def recorded(
         self,

@@ -5,7 +5,7 @@ Else the plan is run with one model everywhere, the strongest first, until an an
 run's answers are the subtasks' reference. Then every model does every subtask on the reference's
 inputs, and is right where it says the same (on the last subtask: where the scorer says so). Items
 that no model gets right that way teach nothing and are counted: what is left is a little easier
-than what was asked.
+than what was asked. With `Direct` as decomposer, whole queries are measured, each in one call.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from r2reasoner.estimate import Outcome, OutcomeModel
 from r2reasoner.executor import Executor, subtask_messages
 from r2reasoner.files import write_whole
 from r2reasoner.ledger import new_id
+from r2reasoner.outcomes.measured import queries_file
 from r2reasoner.plan import in_context
 from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.references import Reference, references_file, write_references
@@ -196,6 +197,11 @@ def write_outcomes(measured: Measured, folder_file: Path, scorer: str = "exact")
     model = OutcomeModel.fit(measured.outcomes)
     model.save(folder_file)
     return model
+
+
+def write_queries(measured: Measured, folder_file: Path) -> None:
+    """Write outcomes of whole queries beside those of subtasks. Raises ConfigError."""
+    write_raw(queries_file(folder_file), measured.outcomes)
 
 
 def write_raw(file: Path, outcomes: Iterable[Outcome], before: str = "") -> None:

@@ -26,8 +26,9 @@ class Settings:
     """How queries are answered. Build it with `settings`, which checks every value.
 
     `trade_off` is the dial from 0 (quality only) to 1 (cheapest). `max_cost` caps one query, in
-    dollars; None is no cap. `deadline_s` is the time given to one query, in seconds. `pool` names
-    a shipped pool or a pool file; None leaves the choice to `pool.load.find_pool`.
+    dollars; None is no cap. `deadline_s` is the time given to one query, in seconds.
+    `max_answer_tokens` limits each call whose text goes into the answer. `pool` names a shipped
+    pool or a pool file; None leaves the choice to `pool.load.find_pool`.
     """
 
     trade_off: float = TRADE_OFF
@@ -37,6 +38,7 @@ class Settings:
     max_query_bytes: int = 262_144
     max_plan_bytes: int = 65_536
     temperature: float = 0.0
+    max_answer_tokens: int | None = None
     pool: str | None = None
 
     @property
@@ -160,6 +162,10 @@ _RULES: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "max_query_bytes": ("a whole number of bytes from 1 to 16777216", _whole(1, 2**24)),
     "max_plan_bytes": ("a whole number of bytes from 64 to 1048576", _whole(64, 2**20)),
     "temperature": ("a number from 0 to 2", _number(0, 2)),
+    "max_answer_tokens": (
+        "a whole number of tokens from 1 to 2147483648 (leave it out for the models' own)",
+        _whole(1, 2**31),
+    ),
     "pool": ("the name of a shipped pool or the path of a pool file", _name),
 }
 _KEYS: Final = frozenset(field.name for field in fields(Settings))

@@ -235,8 +235,7 @@ class PromptedDecomposer(_ByModel):
 
     def _messages(self, query: Query) -> list[Message]:
         return [
-            Message("system", prompts.read("decompose")),
-            *query.earlier,
+            *prompts.opening("decompose", query.earlier),
             Message(
                 "user",
                 f"Plan this query:\n{prompts.as_data(plans.without_references(query.text))}",

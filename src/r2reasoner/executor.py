@@ -14,7 +14,7 @@ from graphlib import TopologicalSorter
 
 from r2reasoner import prompts
 from r2reasoner.budget import Meter
-from r2reasoner.client.base import ChatRequest, Client
+from r2reasoner.client.base import ChatRequest, Client, Completion
 from r2reasoner.errors import (
     BudgetExceeded,
     CallError,
@@ -70,15 +70,25 @@ class _Run:
 
 
 class Executor:
-    """Runs plans over a pool. `parallel=False` runs subtasks one after the other."""
+    """Runs plans over a pool. `parallel=False` runs subtasks one after the other.
+
+    `max_answer_tokens` limits what becomes part of the answer, below what the model's card says.
+    """
 
     def __init__(
-        self, client: Client, pool: Pool, *, parallel: bool = True, temperature: float = 0.0
+        self,
+        client: Client,
+        pool: Pool,
+        *,
+        parallel: bool = True,
+        temperature: float = 0.0,
+        max_answer_tokens: int | None = None,
     ) -> None:
         self._client = client
         self._pool = pool
         self._parallel = parallel
         self._temperature = temperature
+        self._max_answer_tokens = max_answer_tokens
 
     async def execute(
         self,
@@ -178,7 +188,7 @@ class Executor:
                 run.emit(FellBack(number, failed[-1], card.name, reason))
             run.emit(SubtaskStarted(number, card.name, text))
             try:
-                return card.name, await self._call(run, number, card)
+                answer = await self._call(run, number, card)
             except BudgetExceeded as short:
                 run.money_short = True
                 error, reason = short, str(short)
@@ -186,11 +196,13 @@ class Executor:
                 error, reason = failure, str(failure)
             except UnknownWords as unknown:
                 error, reason = error or unknown, str(unknown)
+            else:
+                return answer.model, answer.text
             failed.append(card.name)
         assert error is not None
         raise error
 
-    async def _call(self, run: _Run, number: int, card: Card) -> str:
+    async def _call(self, run: _Run, number: int, card: Card) -> Completion:
         """Call a model, if need be when parallel calls have given back what they reserved."""
         while True:
             try:
@@ -201,16 +213,19 @@ class Executor:
                     raise
                 await run.settled.wait()
 
-    async def _complete(self, run: _Run, number: int, card: Card) -> str:
+    async def _complete(self, run: _Run, number: int, card: Card) -> Completion:
         is_final = run.plan.answer.strip() == f"#{number}" and not run.plan.is_direct
+        limit = card.max_tokens
+        if self._max_answer_tokens is not None and number in run.plan.used_by_answer:
+            limit = min(limit, self._max_answer_tokens)
         request = ChatRequest(
             messages=subtask_messages(run.query, run.plan, number, run.answers, card),
-            max_tokens=card.max_tokens,
+            max_tokens=limit,
             role=Role.FINAL if is_final else Role.WORKER,
             subtask=number,
             temperature=self._temperature,
         )
-        return (await self._client.complete(card, request, run.meter, run.deadline)).text
+        return await self._client.complete(card, request, run.meter, run.deadline)
 
     @staticmethod
     def _step(
@@ -277,8 +292,8 @@ def subtask_messages(
         lines = "\n".join(f"#{n}: {answers[n]}" for n in sorted(subtask.dependencies))
         parts.append(f"Answers of earlier steps:\n{prompts.as_data(lines)}")
     parts.append(f"Your step: {subtask.text}")
-    prompt = prompts.read("last_subtask" if number in plan.used_by_answer else "subtask")
-    return (Message("system", prompt), *query.earlier, Message("user", "\n\n".join(parts)))
+    name = "last_subtask" if number in plan.used_by_answer else "subtask"
+    return (*prompts.opening(name, query.earlier), Message("user", "\n\n".join(parts)))
 
 
 def _answer(run: _Run, failure: R2Error | None) -> Answer:

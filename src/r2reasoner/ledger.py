@@ -21,7 +21,7 @@ import time
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Set
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
@@ -35,6 +35,7 @@ from r2reasoner.types import Call, Pico, Role, Trace, Usage
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+    from sqlalchemy import Connection
 
     from r2reasoner.storage import Store
 
@@ -252,6 +253,13 @@ class Ledger:
     def iter_trace_json(self) -> Iterator[str]:
         """Yield each committed trace as one line of JSON, oldest first. Raises LedgerError."""
         return self._store.iter_trace_bodies()
+
+    def reading(self) -> "AbstractContextManager[Connection]":
+        """Return a connection to what is committed, for queries of one's own over `tables.py`.
+
+        Errors of the database leave it as LedgerError.
+        """
+        return self._store.reading()
 
     def __enter__(self) -> Self:
         return self

@@ -78,11 +78,13 @@ class Router:
             await self.aclose()
 
     async def run(
-        self, query: str | Query, *, direct: bool = False
+        self, query: str | Query, *, direct: bool = False, meter: Meter | None = None
     ) -> AsyncGenerator[Event | Trace, None]:
         """Yield events as they happen, then the Trace. Leaving early cancels what is in flight."""
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        task = asyncio.create_task(self.trace(query, direct=direct, emit=queue.put_nowait))
+        task = asyncio.create_task(
+            self.trace(query, direct=direct, emit=queue.put_nowait, meter=meter)
+        )
         task.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while (event := await queue.get()) is not None:
@@ -93,9 +95,14 @@ class Router:
             await asyncio.gather(task, return_exceptions=True)
 
     async def trace(
-        self, query: str | Query, *, direct: bool = False, emit: Emit = lambda event: None
+        self,
+        query: str | Query,
+        *,
+        direct: bool = False,
+        emit: Emit = lambda event: None,
+        meter: Meter | None = None,
     ) -> Trace:
-        """Answer a query and return its Trace.
+        """Answer a query and return its Trace; `meter` replaces one with the settings' cap.
 
         Failed calls, money and time end in an answer whose status says so. Raises ConfigError for
         an empty or too large query, UnknownWords where no model has words for it, LedgerError.
@@ -103,7 +110,7 @@ class Router:
         query = self._checked(query)
         started, started_at = time.monotonic(), time.time()
         deadline = started + self.settings.deadline_s
-        meter = Meter(self.ledger, query.id, self.settings.cap)
+        meter = meter or Meter(self.ledger, query.id, self.settings.cap)
         planned, allocation = await self._route(query, direct, meter, deadline, emit)
         if allocation is None:
             answer = Answer("", AnswerStatus.FAILED, planned.notes[-1])
@@ -115,6 +122,7 @@ class Router:
                 self.pool,
                 parallel=self.parallel,
                 temperature=self.settings.temperature,
+                max_answer_tokens=self.settings.max_answer_tokens,
             )
             answer, steps = await executor.execute(
                 query,

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -92,8 +93,8 @@ class Store:
     """
 
     def __init__(self, where: str | Path, *, lease_s: float, busy_timeout_s: float) -> None:
-        url = _url(where)
-        in_memory = url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+        url = database_url(where)
+        in_memory = _in_memory(url)
         self.where = _readable(url)
         self.heartbeat_s = lease_s / 6
         self._lease_s = lease_s
@@ -102,7 +103,8 @@ class Store:
         self._open_ids: set[str] = set()
         # A database in memory has one connection, which reader and writer take in turn.
         self._turn: AbstractContextManager[Any] = threading.RLock() if in_memory else nullcontext()
-        self._engine = _engine(url, in_memory=in_memory, busy_timeout_s=busy_timeout_s)
+        self._writing_turn = writing_turn(url)
+        self._engine = open_engine(url, busy_timeout_s=busy_timeout_s)
         self._writing_engine = self._engine.execution_options(r2_writes=True)
         self._open_entries = _Statement(insert(ENTRIES), ENTRIES.columns.keys(), self._engine)
         self._close_entries = _Statement(
@@ -198,7 +200,7 @@ class Store:
         chosen = select(ENTRIES).order_by(ENTRIES.c.id.desc()).limit(limit)
         if query_id is not None:
             chosen = chosen.where(ENTRIES.c.query_id == query_id)
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(chosen).all()
         return [to_entry(row) for row in reversed(rows)]
 
@@ -209,7 +211,7 @@ class Store:
             chosen = chosen.where(ENTRIES.c.query_id == query_id)
         last = ""
         while True:
-            with self._reading() as connection:
+            with self.reading() as connection:
                 rows = connection.execute(chosen.where(ENTRIES.c.id > last)).all()
             if not rows:
                 return
@@ -224,7 +226,7 @@ class Store:
             chosen = chosen.where(columns.query_id == query_id)
         outcomes = dict.fromkeys(CallOutcome, 0)
         unpriced = tokens_in = tokens_out = cost = 0
-        with self._reading() as connection:
+        with self.reading() as connection:
             for outcome, inputs, outputs, its_cost in connection.execute(chosen):
                 outcomes[CallOutcome(outcome)] += 1
                 tokens_in += inputs
@@ -246,7 +248,7 @@ class Store:
         """Return what the list of traces shows, newest first."""
         columns = [column for column in TRACES.columns if column.name != "body"]
         newest = TRACES.c.started_at.desc(), TRACES.c.id.desc()
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(select(*columns).order_by(*newest).limit(limit)).all()
         return [TraceSummary(*row) for row in rows]
 
@@ -254,7 +256,7 @@ class Store:
         """Return id and JSON of the one trace whose id is, or begins with, `prefix`."""
         chosen = select(TRACES.c.id, TRACES.c.body)
         begins = chosen.where(TRACES.c.id.startswith(prefix, autoescape=True)).limit(5)
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(chosen.where(TRACES.c.id == prefix)).all()
             rows = rows or connection.execute(begins).all()
         if not rows:
@@ -271,7 +273,7 @@ class Store:
         chosen = select(TRACES.c.id, TRACES.c.body).order_by(TRACES.c.id).limit(PAGE)
         last = ""
         while True:
-            with self._reading() as connection:
+            with self.reading() as connection:
                 rows = connection.execute(chosen.where(TRACES.c.id > last)).all()
             if not rows:
                 return
@@ -281,13 +283,19 @@ class Store:
     # --- connections ----------------------------------------------------------------------------
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
+        """Yield a connection that sees what is committed."""
         with self._turn, self._trouble("read"), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        with self._turn, self._trouble("write to"), self._writing_engine.begin() as connection:
+        with (
+            self._turn,
+            self._writing_turn,
+            self._trouble("write to"),
+            self._writing_engine.begin() as connection,
+        ):
             yield connection
 
     @contextmanager
@@ -319,7 +327,7 @@ class Store:
 
     def _has_tables(self) -> bool:
         """Return whether all tables are there. Raises LedgerError for tables of something else."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = inspect(connection)
             names = set(found.get_table_names())
             missing = METADATA.tables.keys() - names
@@ -337,7 +345,11 @@ class Store:
         return not missing
 
 
-def _url(where: str | Path) -> URL:
+def database_url(where: str | Path) -> URL:
+    """Return the URL of a database by its file or URL; a file is made if it is not there.
+
+    Raises ConfigError for what is no URL, and LedgerError.
+    """
     if isinstance(where, str) and "://" in where:
         try:
             return make_url(where)
@@ -359,10 +371,32 @@ def _readable(url: URL) -> str:
     return url.database or "in memory"
 
 
-def _engine(url: URL, *, in_memory: bool, busy_timeout_s: float) -> Engine:
-    shared: dict[str, Any] = (
-        {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}} if in_memory else {}
-    )
+@cache
+def _turn_at(database: str) -> threading.Lock:
+    return threading.Lock()
+
+
+def writing_turn(url: URL) -> threading.Lock:
+    """Return the lock by which a process's writers of one database take turns.
+
+    They would wait for each other anyway, but SQLite waits by sleeping ever longer.
+    """
+    return threading.Lock() if _in_memory(url) else _turn_at(str(url))
+
+
+def _in_memory(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+
+
+def open_engine(url: URL, *, busy_timeout_s: float) -> Engine:
+    """Return an engine whose transactions wait for each other instead of failing.
+
+    Those of a connection with the option `r2_writes` take SQLite's lock at once. Raises
+    ConfigError where there is no synchronous driver.
+    """
+    shared: dict[str, Any] = {}
+    if _in_memory(url):
+        shared = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
     try:
         engine = create_engine(url, **shared)
     except (sql_errors.NoSuchModuleError, ModuleNotFoundError) as error:

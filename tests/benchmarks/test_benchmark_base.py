@@ -1,16 +1,37 @@
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2reasoner.benchmarks.base import MAX_LINE_BYTES, Benchmark, Item
+from r2reasoner.benchmarks import CSQA
+from r2reasoner.benchmarks.base import MAX_LINE_BYTES, Benchmark, Item, Verdict, text_of
 from r2reasoner.benchmarks.grading import exact, number
-from r2reasoner.errors import DataError
+from r2reasoner.errors import ConfigError, DataError
+from r2reasoner.types import Task
 
 OWN = Benchmark(
     name="own", query_field="query", gold_field="answer", grade=exact, default_split="all"
+)
+
+
+def read(row: Mapping[str, Any]) -> Task:
+    if text_of(row, "right") == "never":
+        raise ValueError("right: expected something that can be")
+    return Task(f"{text_of(row, 'left')}?", row["right"])
+
+
+MADE = Benchmark(
+    name="made",
+    columns=("left", "right"),
+    read=read,
+    grade=exact,
+    score=lambda answer, gold: len(answer) / 10,
+    default_split="test",
+    files={"test": "made.jsonl"},
 )
 GOOD = '{"query": "a", "answer": "b"}\n'
 
@@ -84,3 +105,48 @@ def test_a_chat_model_is_told_what_to_do_and_a_plain_one_gets_the_item() -> None
     (item,) = OWN.items([{"query": "a", "answer": "b"}])
     assert told.query(item, plain=True) == OWN.query(item, plain=False) == "a"
     assert told.query(item, plain=False) == "Do this:\na"
+
+
+def test_rows_that_are_read_become_items_and_what_is_wrong_is_named(tmp_path: Path) -> None:
+    good = '{"left": "a", "right": "b"}\n'
+    (item,) = load(tmp_path, good, MADE)
+    assert (item.query, item.gold) == ("a?", "b")
+    for line, says in (
+        ('{"left": "c"}', "no 'right'; expected 'left' and 'right', got 'left'"),
+        ('{"left": "c", "right": "never"}', "right: expected something that can be"),
+        ('{"left": "c", "right": " "}', "right is empty"),
+        ('{"left": null, "right": "x"}', "left: expected a text or a number"),
+        ('{"left": " a ", "right": "x", "more": 1}', None),
+        ('{"left": "a", "right": "x"}', "the same item as at "),
+    ):
+        if says is None:
+            assert len(load(tmp_path, good + line, MADE)) == 2
+            continue
+        with pytest.raises(DataError, match=r"items\.jsonl:2: ") as caught:
+            load(tmp_path, good + line, MADE)
+        assert says in str(caught.value)
+
+
+def test_rows_of_another_benchmark_are_named_as_such(tmp_path: Path) -> None:
+    mixed = '{"left": "a", "right": "b"}\n{"command": "walk", "actions": "I_WALK"}\n'
+    with pytest.raises(
+        DataError, match=r"items\.jsonl:2: no 'left'.*: columns of scan, and a file"
+    ):
+        load(tmp_path, mixed, MADE)
+
+
+def test_of_items_that_a_published_file_repeats_the_first_stands(tmp_path: Path) -> None:
+    lines = '{"left": "a", "right": "b"}\n{"left": " a", "right": "c"}\n'
+    (item,) = load(tmp_path, lines, replace(MADE, repeats=True))
+    assert item.gold == "b"
+
+
+def test_a_verdict_has_right_and_score() -> None:
+    assert MADE.judge("b", "b") == Verdict(True, 0.1)
+    assert OWN.judge("c", "b") == Verdict(False, None)
+
+
+def test_a_folder_needs_a_layout(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="own has no split 'all' in a folder; known: none: give"):
+        OWN.load(tmp_path)
+    assert CSQA.files["dev"] == "dev.jsonl"

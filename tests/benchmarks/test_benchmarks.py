@@ -41,7 +41,7 @@ def test_an_own_file_has_the_scorer_that_is_named() -> None:
 @pytest.mark.parametrize(
     ("name", "scorer", "says"),
     [
-        ("scam", None, "no benchmark 'scam'; known: arithmetic, scan"),
+        ("scam", None, "no benchmark 'scam'; known: p3, scan, math"),
         ("scan", "exact", "scan has its own scorer"),
         ("mine.jsonl", "close", "no scorer 'close'; known: exact, number, sequence"),
     ],
@@ -51,3 +51,11 @@ def test_what_is_unknown_is_told_with_what_is_known(
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         open_benchmark(name, scorer)
+
+
+def test_the_six_benchmarks_and_arithmetic_have_their_files() -> None:
+    assert list(BENCHMARKS) == ["p3", "scan", "math", "champ", "csqa", "musique", "arithmetic"]
+    for benchmark in BENCHMARKS.values():
+        assert benchmark.default_split in benchmark.files
+        assert benchmark.wanted
+        hash(benchmark)

@@ -101,6 +101,23 @@ def test_every_call_is_in_the_ledger_and_in_the_report(provider: MockProvider) -
     assert {e.role for e in entries} >= {Role.DECOMPOSER, Role.CALIBRATION}
 
 
+def test_whole_queries_are_asked_of_every_model_where_wanted(provider: MockProvider) -> None:
+    done = document(run("--json", "--whole", "--out", "seen.npz"))
+    raw = [json.loads(line) for line in Path("seen.queries.jsonl").read_text().splitlines()]
+    # nobody shouts a whole "and", and `small` says nothing that could be judged
+    assert done["whole_queries"] == len(raw) == 2 * ITEMS
+    assert {(row["model"], row["right"]) for row in raw} == {("middle", False), ("large", False)}
+    assert {row["text"] for row in raw} == {item.query for item in toy_pool.items(ITEMS)}
+    with Ledger.open() as ledger:
+        assert ledger.totals().calls == len(provider.books)
+        assert ledger.totals().cost == done["cost_pico"]
+    Path("seen.npz").unlink()
+    Path("seen.jsonl").unlink()
+    Path("seen.references.jsonl").unlink()
+    refused = run("--whole", "--out", "seen.npz")
+    assert "seen.queries.jsonl exists" in str(refused.exception)
+
+
 def test_the_report_for_people_has_the_line_to_put_in(provider: MockProvider) -> None:
     done = run()
     assert done.exit_code == 0, done.output

@@ -140,6 +140,74 @@ def test_a_dry_run_calls_nothing_and_writes_nothing(provider: MockProvider, tmp_
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_strategy_that_the_pool_cannot_run_is_left_out_with_the_reason(
+    provider: MockProvider,
+) -> None:
+    done = run("-s", "router-r1,single:large")
+    assert done.exit_code == 0, done.output
+    assert "warning: router-r1 is left out: router-r1 needs a chat model" in done.stderr
+    result = json.loads(Path("result.json").read_text())
+    assert [row["strategy"] for row in result["rows"]] == ["single:large"]
+    assert "router-r1 is left out" in result["provenance"]["notes"][0]
+    alone = run("-s", "router-r1")
+    assert isinstance(alone.exception, ConfigError)
+
+
+def test_what_draws_is_run_with_every_seed_and_paid_for_once(provider: MockProvider) -> None:
+    seeds = ("-s", "random,single:large", "--seeds", "0,1,2")
+    said = json.loads(run(*seeds, "--dry-run", "--json").stdout)["strategies"]
+    assert said["single:large"]["least_calls"] == 6
+    assert said["random"]["least_calls"] >= 18
+    document = json.loads(run(*seeds, "--json").stdout)
+    random, single = document["rows"]
+    assert document["provenance"]["seeds"] == [0, 1, 2]
+    assert (random["n"], random["seeds"], len(random["accuracy_by_seed"])) == (6, [0, 1, 2], 3)
+    assert (single["n"], "seeds" in single) == (6, False)
+    assert random["accuracy"] == pytest.approx(sum(random["accuracy_by_seed"]) / 3)
+    with RowsFile(Path("result.json.rows.jsonl")) as rows:
+        assert len(rows.rows) == 4 * 6
+    calls = len(provider.books)
+    assert run("-s", "random", "--seed", "1").exit_code == 0
+    assert len(provider.books) == calls
+
+
+def test_a_folder_of_a_published_layout_is_enough(provider: MockProvider, tmp_path: Path) -> None:
+    provider.answer = lambda call: "The answer is (B)."
+    folder = tmp_path / "csqa"
+    folder.mkdir()
+    choices = {"A": "one", "B": "two"}
+    rows = [{"stem": f"q{n}?", "choices": choices, "answer": a} for n, a in enumerate("ABB")]
+    (folder / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["evaluate", "csqa", "--items", "csqa", "--pool", "toy.toml", "-s", "single:large"]
+    said = CliRunner().invoke(cli, [*command, "--dry-run"])
+    assert "csqa dev, 3 items" in said.stdout
+    assert "single:large: 3 calls" in said.stdout
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(Path("runs/csqa-dev.json").read_text())["rows"]
+    assert (row["n"], row["accuracy"]) == (3, 2 / 3)
+    wrong = CliRunner().invoke(cli, [*command, "--split", "train"])
+    assert isinstance(wrong.exception, ConfigError)
+    (folder / "dev.jsonl").write_text(json.dumps({"question": "q", "answer": "A"}) + "\n")
+    wrong = CliRunner().invoke(cli, command)
+    assert isinstance(wrong.exception, DataError)
+    assert "dev.jsonl:1: no 'stem'; expected 'stem', 'choices' and 'answer'" in str(wrong.exception)
+
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no shared data at {SHARED}")
+@pytest.mark.parametrize("name", ["p3", "scan", "math", "champ", "csqa", "musique"])
+def test_every_benchmark_has_a_dry_run(provider: MockProvider, name: str) -> None:
+    command = ["evaluate", name, "--items", str(SHARED / name), "--pool", "toy.toml"]
+    said = CliRunner().invoke(cli, [*command, "-s", "single:*,cot", "--dry-run", "--limit", "20"])
+    assert said.exit_code == 0, said.output
+    assert "20 items" in said.stdout
+    assert "single:large: 20 calls, at most $" in said.stdout
+    assert not provider.books
+
+
 def test_a_cap_ends_the_command_and_says_how_to_go_on(provider: MockProvider) -> None:
     done = run("-s", "single:large", "--max-cost", "0.014", "--concurrency", "2")
     assert isinstance(done.exception, CapReached)
@@ -180,6 +248,8 @@ def test_nano_tasks_make_their_own_items(provider: MockProvider) -> None:
         (["--max-cost", "0"], ConfigError, "--max-cost: expected dollars above 0"),
         (["--scorer", "close"], ConfigError, "no scorer 'close'"),
         (["--items", "nowhere.jsonl"], DataError, "nowhere.jsonl: cannot be read"),
+        (["--seeds", "0,x"], ConfigError, "--seeds: expected whole numbers"),
+        (["--hub"], ConfigError, "two sources of items"),
         (["--trade-off", "3"], ConfigError, "--trade-off: expected a number"),
     ],
 )

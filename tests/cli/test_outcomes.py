@@ -114,6 +114,7 @@ class TestFiles:
             "answers": 0,
             "outcomes": 0,
             "held": 7,
+            "skipped": {},
         }
 
     @pytest.mark.parametrize("named", ["mine.jsonl", "mine.npz"])
@@ -148,3 +149,111 @@ def test_an_error_is_one_line_for_people_and_one_document_for_programs(tmp_path:
     assert plain.stderr == f"error: {tmp_path}: no outcome store here (no manifest.json)\n"
     told = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     assert json.loads(told.stdout)["error"]["type"] == "ConfigError"
+
+
+class TestJudge:
+    @pytest.fixture
+    def judged(self, tmp_path: Path) -> Path:
+        rows = [
+            {
+                "domain": "law" if i % 2 else "art",
+                "prompt": f"Question {i} of {'law' if i % 2 else 'art'}?",
+                "weak_correct": i % 2 == 0,
+                "strong_correct": i % 10 != 0,
+            }
+            for i in range(120)
+        ]
+        for name, part in (("train", rows[:80]), ("test", rows[70:])):
+            file = tmp_path / f"{name}.jsonl"
+            file.write_text("".join(json.dumps(row) + "\n" for row in part))
+            run("import", file, "--out", tmp_path / name)
+        return tmp_path
+
+    def test_a_result_file(self, judged: Path) -> None:
+        out = judged / "result.json"
+        shown = run(
+            *("judge", "--train", judged / "train", "--test", judged / "test"),
+            *("--router", "group,knn", "--out", out, "--draws", 50),
+        ).stdout
+        assert "routellm_mmlu: 40 items" in shown
+        assert "best single" in shown
+        result = json.loads(out.read_text())
+        rows = {row["router"]: row for row in result["rows"]}
+        assert list(rows) == ["random", "best single", "oracle", "group", "knn"]
+        assert rows["group"]["apgr"] > 0.6
+        assert rows["random"]["apgr"] == pytest.approx(0.5)
+        assert result["sets"][0]["dropped_test_items"] == 10
+        assert [row["against"] for row in result["comparisons"]] == ["knn"]
+        assert result["provenance"]["stores"]["train"]["name"] == "train"
+        assert len(result["provenance"]["stores"]["test"]["sha256"]) == 64
+        assert str(judged) not in json.dumps(result["provenance"]["stores"])
+
+    def test_cross_validation_as_json(self, judged: Path) -> None:
+        found = document(
+            *("judge", "--train", judged / "train", "--router", "group"),
+            *("--folds", 4, "--repeats", 2, "--draws", 20, "--set", "routellm_mmlu"),
+        )
+        assert [row["n"] for row in found["rows"]] == [80] * 4
+        assert found["settings"] == {"folds": 4, "repeats": 2, "draws": 20, "seed": 0}
+
+    def test_names_that_there_are_not(self, judged: Path) -> None:
+        with pytest.raises(ConfigError, match="no router 'none'; known: "):
+            run("judge", "--train", judged / "train", "--router", "none")
+        with pytest.raises(ConfigError, match="no outcome set 'none'; it has routellm_mmlu"):
+            run("judge", "--train", judged / "train", "--router", "knn", "--set", "none")
+        with pytest.raises(ConfigError, match="expected names with commas between"):
+            run("judge", "--train", judged / "train", "--router", ",")
+
+
+def test_steps(tmp_path: Path) -> None:
+    rows = []
+    for i in range(24):
+        steps = ["Prove it.", "Add."] if i % 2 else ["Add.", "Prove it."]
+        tries = [["gpt-4-turbo", "llama3-8b"], ["llama3-8b", "gpt-4-turbo"]]
+        rows.append(
+            {
+                "benchmark": "MATH",
+                "question_id": i,
+                "decomposition_id": 0,
+                "question": f"Question {i}",
+                "steps": steps,
+                "edges": [],
+                "trials": [
+                    {
+                        "allocation": [[n, model] for n, model in enumerate(tried, 1)],
+                        "correct": tried[steps.index("Prove it.")] == "gpt-4-turbo",
+                    }
+                    for tried in tries
+                ],
+            }
+        )
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run("import", file, "--out", tmp_path / "store")
+    out = tmp_path / "steps.json"
+    shown = run("steps", "--train", tmp_path / "store", "--folds", 3, "--out", out).stdout
+    assert "all strong" in shown
+    assert "learned against lottery" in shown
+    found = json.loads(out.read_text())
+    learned = [row for row in found["rows"] if row["arm"] == "learned, recorded"]
+    assert learned[0]["success"] == 1.0
+    assert found["provenance"]["seed"] == 0
+
+
+def test_rows_that_are_left_out_are_said(tmp_path: Path) -> None:
+    label = {
+        "benchmark": "SCAN",
+        "question": "jump",
+        "all_subtasks": "step1: Read.; step2: ",
+        "subtask": "",
+        "difficulty": 1,
+    }
+    file = tmp_path / "labels.jsonl"
+    file.write_text(json.dumps(label | {"subtask": "Read."}) + "\n" + json.dumps(label) + "\n")
+    shown = run("import", file, "--out", tmp_path / "store").stdout
+    assert "left out: 1 x label of an empty step" in shown
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(json.dumps(label) + "\n" + json.dumps(label | {"subtask": "none"}) + "\n")
+    with pytest.raises(DataError, match=r"bad\.jsonl:2: "):
+        run("import", bad, "--out", tmp_path / "other")
+    assert not (tmp_path / "other").exists()

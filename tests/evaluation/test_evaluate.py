@@ -1,3 +1,4 @@
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -223,3 +224,22 @@ def test_many_queries_are_in_flight_only_where_they_make_batches() -> None:
     inside = replace(pool.strongest.endpoint, kind="embedded", path=Path())
     workers = tuple(replace(card, endpoint=inside) for card in pool.workers)
     assert default_in_flight(replace(pool, workers=workers)) == EMBEDDED_IN_FLIGHT
+
+
+async def test_slow_grading_leaves_the_event_loop_and_a_score_stands_in_the_row(
+    provider: MockProvider, tmp_path: Path
+) -> None:
+    threads: set[int] = set()
+
+    def grade(answer: str, gold: str) -> bool:
+        threads.add(threading.get_ident())
+        return answer == gold
+
+    slow = replace(toy_pool.SHOUT, grade=grade, score=lambda answer, gold: 0.25, blocking=True)
+    (rows,) = await run(evaluation(provider, 3, strategies=("r2@0",), benchmark=slow), tmp_path)
+    assert all(row.right and row.score == 0.25 for row in rows)
+    assert threads
+    assert threading.get_ident() not in threads
+    quick = replace(slow, blocking=False)
+    await run(evaluation(provider, 3, strategies=("cheapest",), benchmark=quick), tmp_path)
+    assert threading.get_ident() in threads

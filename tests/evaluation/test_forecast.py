@@ -3,13 +3,15 @@ from dataclasses import replace
 
 import pytest
 
+import pools
 import toy_pool
 from r2reasoner.client import PoolClient
 from r2reasoner.config import settings
 from r2reasoner.evaluation.forecast import forecast
 from r2reasoner.ledger import Ledger
-from r2reasoner.mock import MockProvider
+from r2reasoner.mock import ChatCall, MockProvider
 from r2reasoner.strategies import StrategyContext, expand_strategies, open_strategy
+from strategy_contexts import asking
 
 QUERIES = ["red and green", "blue", "red and blue and white and pink", "black and white " * 20]
 
@@ -40,6 +42,25 @@ async def test_no_run_costs_more_than_was_forecast(context: StrategyContext) -> 
         assert said.least_calls <= len(calls) <= said.most_calls, name
         assert said.most_cost is not None
         assert sum(call.cost or 0 for call in calls) <= said.most_cost, name
+
+
+@pytest.mark.parametrize("plan_format", ["json", "line"])
+async def test_the_calls_of_cascades_and_turns_are_in_the_forecast(plan_format: str) -> None:
+    def answer(call: ChatCall) -> str:
+        if call.role == "decomposer":
+            return "=" if plan_format == "line" else pools.plan_json("first", ("second", [1]))
+        return "<route>small: and then?</route> Verdict: incorrect"
+
+    prompt = "plain" if plan_format == "line" else "chat"
+    names = ["tot", "datashunt", "automix", "frugal", "dot", *(["router-r1"] * (prompt == "chat"))]
+    async with asking(answer, plan_format=plan_format, prompt=prompt) as (context, _):
+        for name in names:
+            router = open_strategy(name, context)
+            calls = [c for query in QUERIES for c in (await router.trace(query)).calls]
+            said = forecast(router, QUERIES)
+            assert said.least_calls <= len(calls) <= said.most_calls, name
+            assert said.most_cost is not None
+            assert sum(call.cost or 0 for call in calls) <= said.most_cost, name
 
 
 async def test_one_call_a_query_is_known_exactly(context: StrategyContext) -> None:

@@ -67,6 +67,51 @@ def test_ours_is_compared_with_each_other_strategy_item_by_item() -> None:
     assert (first["net_cost_ratio"], first["net_cost_ratio_ci95"]) == (0.25, [0.25, 0.25])
 
 
+def test_a_score_has_a_mean_over_what_was_judged_and_is_left_out_where_there_is_none() -> None:
+    scored = rows("r2", [True, False, False, None])
+    scores = (1.0, 0.5, 0.0, None)
+    scored = [replace(row, score=score) for row, score in zip(scored, scores, strict=True)]
+    with_score, without = summarise([scored, rows("cot", [True] * 4)], seed=0).rows
+    assert with_score["score"] == 0.5
+    ends = with_score["score_ci95"]
+    assert ends is not None
+    assert 0 <= ends[0] < 0.5 < ends[1] <= 1
+    assert "score" not in without
+
+
+def test_several_seeds_are_one_mean_and_an_interval_over_the_items() -> None:
+    verdicts = [[True] * 30 + [False] * 10, [False] * 10 + [True] * 30]
+    drawn = [
+        replace(row, seed=seed, net_cost=6 * (seed + 1))
+        for seed, right in enumerate(verdicts)
+        for row in rows("r2", right)
+    ]
+    fixed = rows("cot", [True] * 20 + [False] * 20, cost=3)
+    summary = summarise([drawn, fixed], seed=0)
+    ours, other = summary.rows
+    assert (ours["n"], ours["accuracy"], ours["net_cost"]) == (40, 0.75, 9e-12)
+    assert (ours["seeds"], ours["accuracy_by_seed"]) == ([0, 1], [0.75, 0.75])
+    assert "seeds" not in other
+    (comparison,) = summary.comparisons
+    assert comparison["n"] == 40
+    assert comparison["accuracy_difference"] == 0.25
+    assert (comparison["net_cost_ratio"], comparison["net_cost_ratio_ci95"]) == (1.0, [1.0, 1.0])
+
+
+def test_a_seed_more_with_the_same_answers_changes_no_figure() -> None:
+    once = rows("r2", [True, False, None, True, False])
+    twice = [replace(row, seed=seed) for seed in (0, 1) for row in once]
+    others = rows("cot", [False, True, True, True, False], cost=7)
+    one, two = (summarise([own, others], seed=3) for own in (once, twice))
+    assert one.comparisons == two.comparisons
+    before, after = one.rows[0], two.rows[0]
+    assert (before["n"], before["accuracy"], before["ci95"], before["net_cost"]) == (
+        *(after["n"], after["accuracy"], after["ci95"]),
+        after["net_cost"],
+    )
+    assert (before["unscored"], after["unscored"]) == (1, 2)
+
+
 def test_the_front_is_what_nobody_beats() -> None:
     (figures,) = summarise([rows("any", [True])], seed=0).rows
 
@@ -81,6 +126,7 @@ def test_the_front_is_what_nobody_beats() -> None:
         point("cheap", 0.5, 1.0),
         point("unknown", 1.0, None),
         point("unscored", None, 0.1),
+        point("oracle", 1.0, 0.1),
     ]
     assert pareto_front(points) == {"best", "same", "cheap"}
 

@@ -165,7 +165,9 @@ def test_calls_on_record_take_what_they_took_when_they_were_made() -> None:
 
 def test_rows_of_before_there_were_stores_are_read(tmp_path: Path) -> None:
     file = written(tmp_path)
-    file.write_bytes(file.read_bytes().replace(b', "on_record": 0}', b"}"))
+    later = b', "on_record": 0, "score": null}'
+    file.write_bytes(file.read_bytes().replace(later, b"}"))
     assert b"on_record" not in file.read_bytes()
     with RowsFile(file) as rows:
         assert rows.rows[ROW.key].on_record == 0
+        assert rows.rows[ROW.key].score is None

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from r2reasoner.chat import Refusal, error_object
 from r2reasoner.client.wire import StreamReader, read_answer
-from r2reasoner.nano.chat import Ask, Refusal, Reply, error_object, read_ask
+from r2reasoner.nano.chat import Ask, Reply, read_ask
 from r2reasoner.types import Message, Usage
 
 USER = {"role": "user", "content": "walk left"}

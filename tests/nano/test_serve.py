@@ -20,9 +20,10 @@ from r2reasoner.client import ChatRequest, PoolClient
 from r2reasoner.client.embedded import EmbeddedClient
 from r2reasoner.config import settings
 from r2reasoner.errors import CallError, CallFault, ConfigError
+from r2reasoner.hosts import is_loopback
 from r2reasoner.ledger import Ledger
 from r2reasoner.nano.http_pool import served_pool
-from r2reasoner.nano.serve import MAX_BODY_BYTES, NanoServer, is_loopback, serve_until
+from r2reasoner.nano.serve import MAX_BODY_BYTES, NanoServer, serve_until
 from r2reasoner.pool.cards import Pool
 from r2reasoner.pool.load import load_pool
 from r2reasoner.router import Router

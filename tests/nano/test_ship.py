@@ -10,6 +10,7 @@ import pytest
 from r2reasoner.client.embedded import checksum
 from r2reasoner.nano.items import weight_set
 from r2reasoner.nano.ship import ship
+from r2reasoner.outcomes.measured import query_outcomes, raw_files, subtask_outcomes
 from r2reasoner.pool.load import load_pool
 from training_runs import TINY
 
@@ -42,6 +43,12 @@ def test_it_was_measured_and_says_how_it_was_trained(shipped: Path) -> None:
     assert pool.outcomes == (shipped.parent / "weights" / "outcomes.npz").resolve()
     with np.load(pool.outcomes, allow_pickle=False) as measured:
         assert measured.files
+    assert {file.name for file in raw_files(pool.outcomes)} == {
+        "outcomes.jsonl.gz",
+        "outcomes.queries.jsonl.gz",
+    }
+    assert subtask_outcomes(pool).models == query_outcomes(pool).models == ("8x1", "16x1", "16x2")
+    assert len(query_outcomes(pool)) == 12
     assert (shipped.parent / "weights" / "recipe.toml").read_text().startswith("[recipe]")
     told = json.loads((shipped.parent / "weights" / "training.json").read_text())
     assert list(told) == ["8x1", "16x1", "16x2", "decomposer", "allocator"]

@@ -77,6 +77,11 @@ def refused(folder: Path, text: str) -> str:
     return str(caught.value)
 
 
+def test_an_allocator_may_be_a_light_router(tmp_path: Path) -> None:
+    light = GOOD.replace('allocator = "calibrated"', 'allocator = "light:blend"')
+    assert load_pool(write(tmp_path, light)).allocator == "light:blend"
+
+
 def test_a_whole_file_becomes_cards(tmp_path: Path) -> None:
     pool = load_pool(write(tmp_path, GOOD))
     tiny, big = pool.workers

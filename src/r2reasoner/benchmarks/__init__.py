@@ -5,14 +5,35 @@ from pathlib import Path
 from typing import Final
 
 from r2reasoner.benchmarks.arithmetic import ARITHMETIC
-from r2reasoner.benchmarks.base import Benchmark, Item
+from r2reasoner.benchmarks.base import Benchmark, Item, Verdict
+from r2reasoner.benchmarks.champ import CHAMP
+from r2reasoner.benchmarks.csqa import CSQA
 from r2reasoner.benchmarks.grading import GRADES, Grade
+from r2reasoner.benchmarks.math import MATH
+from r2reasoner.benchmarks.musique import MUSIQUE
+from r2reasoner.benchmarks.p3 import P3
 from r2reasoner.benchmarks.scan import SCAN
 from r2reasoner.errors import ConfigError
 
-__all__ = ["ARITHMETIC", "BENCHMARKS", "SCAN", "Benchmark", "Grade", "Item", "open_benchmark"]
+__all__ = [
+    "ARITHMETIC",
+    "BENCHMARKS",
+    "CHAMP",
+    "CSQA",
+    "MATH",
+    "MUSIQUE",
+    "P3",
+    "SCAN",
+    "Benchmark",
+    "Grade",
+    "Item",
+    "Verdict",
+    "open_benchmark",
+]
 
-BENCHMARKS: Final[Mapping[str, Benchmark]] = {b.name: b for b in (ARITHMETIC, SCAN)}
+BENCHMARKS: Final[Mapping[str, Benchmark]] = {
+    benchmark.name: benchmark for benchmark in (P3, SCAN, MATH, CHAMP, CSQA, MUSIQUE, ARITHMETIC)
+}
 OWN_SPLIT: Final = "all"
 
 

@@ -16,5 +16,6 @@ ARITHMETIC: Final = Benchmark(
     gold_field="value",
     grade=number,
     default_split="test",
+    files={"test": "test.jsonl", "values": "values.jsonl"},
     instruction=INSTRUCTION,
 )

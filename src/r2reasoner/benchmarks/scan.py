@@ -23,5 +23,10 @@ SCAN: Final = Benchmark(
     gold_field="actions",
     grade=sequence,
     default_split="length",
+    files={
+        "simple": "simple_test.jsonl",
+        "length": "length_test.jsonl",
+        "addprim_jump": "addprim_jump_test.jsonl",
+    },
     instruction=INSTRUCTION,
 )

@@ -18,12 +18,16 @@ from r2reasoner.cli import (
     calibrate,
     demo,
     evaluate,
+    key,
     ledger,
     mock,
     nano,
     outcomes,
     pool,
     pool_add,
+    report,
+    savings,
+    serve,
     trace,
     train,
 )
@@ -66,10 +70,14 @@ ask.register(app)
 demo.register(app)
 evaluate.register(app)
 calibrate.register(app)
+report.register(app)
+savings.register(app)
 
 pool_add.register(pool.app)
 app.command("init")(pool.init)
 app.command("mock")(mock.mock)
+app.command("serve")(serve.serve)
+app.add_typer(key.app, name="key")
 app.add_typer(pool.app, name="pool")
 app.add_typer(nano.app, name="nano")
 app.add_typer(build.app, name="build")

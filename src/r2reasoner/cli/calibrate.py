@@ -20,7 +20,9 @@ from r2reasoner.errors import ConfigError, DataError, R2Error
 
 if TYPE_CHECKING:
     from r2reasoner.benchmarks import Grade
-    from r2reasoner.calibrate import Measured
+    from r2reasoner.calibrate import Calibration, Measured
+    from r2reasoner.client import Client
+    from r2reasoner.decomposer import Decomposer
     from r2reasoner.estimate import OutcomeModel
     from r2reasoner.evaluation.spending import SpendingLedger
     from r2reasoner.pool.cards import Card, Pool
@@ -55,23 +57,29 @@ def calibrate(
         Path | None,
         typer.Option(metavar="FILE.npz", help="File to write [default: beside the pool file]."),
     ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole",
+            help="Also ask every model each whole query: what knn and routellm learn from.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure which model gets which subtask right, for the calibrated allocator."""
-    from r2reasoner.calibrate import write_outcomes
     from r2reasoner.config import settings
     from r2reasoner.evaluation.spending import CapReached, SpendingLedger
     from r2reasoner.pool.load import load_pool
 
     loaded = load_pool(pool)
     task = Exam.load(items, scorer, benchmark, loaded)
-    file = _out_file(out, loaded, force=force)
+    file = _out_file(out, loaded, whole=whole, force=force)
     with SpendingLedger.open(db) as ledger:
         ledger.cap = settings(max_cost=max_cost).cap
         check_prices((*loaded.workers, loaded.card(loaded.decomposer)), ledger.cap)
-        run = _Run(loaded, task, ledger)
+        run = _Run(loaded, task, ledger, whole)
         ended: CapReached | None = None
         try:
             asyncio.run(run.measure())
@@ -79,16 +87,17 @@ def calibrate(
             ended = reached
         except (R2Error, KeyboardInterrupt) as error:
             if run.measured.outcomes:
-                write_outcomes(run.measured, file, task.scorer)
+                run.write(file)
                 _say(f"what was measured until then is in {file}")
             if isinstance(error, R2Error):
                 raise
             raise typer.Exit(INTERRUPTED) from None
         if ended is not None and not run.measured.outcomes:
             raise ended
-        model = write_outcomes(run.measured, file, task.scorer)
+        model = run.write(file)
         spent = None if ledger.unpriced else ledger.spent
-    report = _Report(loaded, run.measured, len(task.items), model, file, spent, ended)
+    queries = run.whole.measured if run.whole else None
+    report = _Report(loaded, run.measured, len(task.items), model, file, spent, ended, queries)
     if as_json:
         print(json.dumps(report.document(), indent=2))
     else:
@@ -123,56 +132,77 @@ class Exam:
 
 @dataclass(slots=True)
 class _Run:
-    """One measuring, with its progress on a terminal."""
+    """One measuring, with its progress on a terminal; `with_whole`: of whole queries too."""
 
     pool: "Pool"
     task: Exam
     ledger: "SpendingLedger"
-    calibration: Any = None
+    with_whole: bool
+    parts: "Calibration | None" = None
+    whole: "Calibration | None" = None
 
     @property
     def measured(self) -> "Measured":
-        """What was found so far."""
+        """What was found of subtasks so far."""
         from r2reasoner.calibrate import Measured
 
-        found: Measured = self.calibration.measured if self.calibration else Measured()
-        return found
+        return self.parts.measured if self.parts else Measured()
 
     async def measure(self) -> None:
         """Measure all items. Raises CapReached, and what Calibration raises."""
-        from r2reasoner.budget import Meter
-        from r2reasoner.calibrate import Calibration
         from r2reasoner.client import PoolClient
-        from r2reasoner.decomposer import open_decomposer
-        from r2reasoner.ledger import new_id
+        from r2reasoner.decomposer import Direct, open_decomposer
 
         client = PoolClient()
         try:
-            self.calibration = Calibration(
-                self.pool,
-                client,
-                open_decomposer(self.pool.card(self.pool.decomposer)),
-                Meter(self.ledger, f"calibrate-{new_id()}"),
-                self.task.grade,
-            )
-            with bar(self.ledger.cap) as progress:
-                total = len(self.task.items)
-                shown = progress.add_task("measuring", total=total, spent="$0")
-
-                def show(done: int) -> None:
-                    spent = _money(self.ledger.spent)
-                    likely = _money(self.ledger.spent * total // done)
-                    progress.update(shown, completed=done, spent=f"{spent}, likely {likely} in all")
-
-                await self.calibration.run(self.task.items, show)
+            planner = open_decomposer(self.pool.card(self.pool.decomposer))
+            self.parts = self._calibration(client, planner)
+            await self._run(self.parts, "measuring")
+            if self.with_whole:
+                self.whole = self._calibration(client, Direct())
+                await self._run(self.whole, "measuring whole queries")
         finally:
             await client.close()
             await self.ledger.flush()
 
+    def write(self, file: Path) -> "OutcomeModel":
+        """Write what was found. Raises DataError where nothing was."""
+        from r2reasoner.calibrate import write_outcomes, write_queries
+
+        model = write_outcomes(self.measured, file, self.task.scorer)
+        if self.whole is not None and self.whole.measured.outcomes:
+            write_queries(self.whole.measured, file)
+        return model
+
+    def _calibration(self, client: "Client", decomposer: "Decomposer") -> "Calibration":
+        from r2reasoner.budget import Meter
+        from r2reasoner.calibrate import Calibration
+        from r2reasoner.ledger import new_id
+
+        meter = Meter(self.ledger, f"calibrate-{new_id()}")
+        return Calibration(self.pool, client, decomposer, meter, self.task.grade)
+
+    async def _run(self, calibration: "Calibration", what: str) -> None:
+        before = self.ledger.spent
+        with bar(self.ledger.cap) as progress:
+            total = len(self.task.items)
+            shown = progress.add_task(what, total=total, spent="$0")
+
+            def show(done: int) -> None:
+                spent = self.ledger.spent - before
+                likely = _money(spent * total // done)
+                told = f"{_money(spent)}, likely {likely} in all"
+                progress.update(shown, completed=done, spent=told)
+
+            await calibration.run(self.task.items, show)
+
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What the command tells at its end. `spent` (pico-dollars) None: a price is unknown."""
+    """What the command tells at its end. `spent` (pico-dollars) None: a price is unknown.
+
+    `queries` is what was found of whole queries, None where they were not asked.
+    """
 
     pool: "Pool"
     measured: "Measured"
@@ -181,6 +211,7 @@ class _Report:
     file: Path
     spent: "Pico | None"
     ended: R2Error | None
+    queries: "Measured | None"
 
     def lines_for_pool_file(self) -> list[str]:
         """Return what the pool file still lacks under [pool]."""
@@ -228,6 +259,7 @@ class _Report:
             "stopped": None if self.ended is None else str(self.ended),
             "out": str(self.file),
             "raw": str(self.file.with_suffix(".jsonl")),
+            "whole_queries": None if self.queries is None else len(self.queries.outcomes),
             "pool_file": str(self.pool.source),
             "pool_lines": self.lines_for_pool_file(),
         }
@@ -257,6 +289,8 @@ class _Report:
             print(f"stopped: {self.ended}")
         if found.items - found.unsolved < FEW_ITEMS:
             print(f"fewer than {FEW_ITEMS} items taught something: take the estimate with care")
+        if self.queries is not None:
+            print(f"{self.queries.items:,} whole queries asked, each of every model")
         print(f"wrote {self.file}, and raw outcomes and right answers beside it")
         self._show_lines()
 
@@ -273,15 +307,17 @@ class _Report:
             print(f"  {line}")
 
 
-def _out_file(out: Path | None, pool: "Pool", *, force: bool) -> Path:
+def _out_file(out: Path | None, pool: "Pool", *, whole: bool, force: bool) -> Path:
     """Return where to write, checked before anything is paid for. Raises ConfigError."""
+    from r2reasoner.outcomes.measured import queries_file
     from r2reasoner.references import references_file
 
     if out is None:
         stem = pool.source.stem if pool.source else pool.name
         beside = pool.source.parent if pool.source and not is_shipped(pool) else Path()
         out = beside / f"{stem}-outcomes.npz"
-    beside_it = out.with_suffix(".jsonl"), references_file(out)
+    beside_it = [out.with_suffix(".jsonl"), references_file(out)]
+    beside_it += [queries_file(out)] if whole else []
     check_outputs((out, *beside_it), ".npz", force=force)
     return out
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -13,13 +14,19 @@ from r2reasoner.cli.ask import DbOption, TradeOffOption
 from r2reasoner.cli.pool import JsonOption, PoolOption
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from r2reasoner.benchmarks import Benchmark, Item
+    from r2reasoner.client import Client
     from r2reasoner.evaluation.evaluate import Evaluation
     from r2reasoner.evaluation.forecast import Forecast
     from r2reasoner.evaluation.rows import ItemRow
+    from r2reasoner.evaluation.sources import Source
     from r2reasoner.evaluation.spending import SpendingLedger
     from r2reasoner.pool.cards import Pool
     from r2reasoner.types import Pico
+
+    Items = tuple[Item, ...]
 
 INTERRUPTED: Final = 130
 DEFAULT_STRATEGIES: Final = "r2,cot,strongest"
@@ -33,28 +40,56 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     benchmark: Annotated[
         str,
-        typer.Argument(help="scan, arithmetic, or your own FILE.jsonl with query and answer."),
+        typer.Argument(
+            help="p3, scan, math, champ, csqa, musique, arithmetic, or your own FILE.jsonl with"
+            " query and answer."
+        ),
     ],
     split: Annotated[
         str | None,
-        typer.Option(help="SCAN: length, addprim_jump, simple; arithmetic: test, test:5, values."),
+        typer.Option(
+            help="SCAN: length, addprim_jump, simple; arithmetic: test, test:5, values; others:"
+            " their test side."
+        ),
     ] = None,
     strategy: Annotated[
         str,
         typer.Option(
             "--strategy",
             "-s",
-            help="Strategies, by commas: r2, r2@TRADE_OFF, single:MODEL, single:*, cot,"
-            " strongest, cheapest, random, last-node.",
+            help="Strategies, by commas: r2, r2@TRADE_OFF, single:MODEL, single:*, cot, tot,"
+            " datashunt, automix, frugal, frugal@THRESHOLD, dot, router-r1, routellm, knn,"
+            " light:ROUTER, kind-table, strongest, cheapest, random, last-node, oracle.",
         ),
     ] = DEFAULT_STRATEGIES,
     items: Annotated[
-        Path | None, typer.Option(help="JSON lines to take items from; else they are made.")
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="JSON lines to take items from, or a folder of them laid out as published; else"
+            " they are made, or come from the hub.",
+        ),
+    ] = None,
+    hub: Annotated[
+        bool, typer.Option("--hub", help="Take items from the hub, at a pinned revision.")
+    ] = False,
+    dataset: Annotated[
+        str | None, typer.Option(help="With --hub: another dataset of the same columns.")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="With --hub: another commit of the dataset.")
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Most items: a sample of them, by the seed.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of samples, draws and intervals.")] = 0,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0,1,2",
+            help="Run strategies that draw once with each; figures are means over them.",
+        ),
+    ] = None,
     pool: PoolOption = None,
     trade_off: TradeOffOption = None,
     max_cost: Annotated[
@@ -94,7 +129,9 @@ def evaluate(
     from r2reasoner.benchmarks import open_benchmark
     from r2reasoner.config import load_settings, settings
     from r2reasoner.errors import R2Error
-    from r2reasoner.evaluation.evaluate import Evaluation, default_in_flight
+    from r2reasoner.evaluation.evaluate import Evaluation, default_in_flight, runnable
+    from r2reasoner.evaluation.seeds import over_seeds, read_seeds
+    from r2reasoner.evaluation.sources import Source
     from r2reasoner.evaluation.spending import SpendingLedger
     from r2reasoner.ledger import evaluations_path
     from r2reasoner.pool.load import find_pool, load_pool
@@ -102,23 +139,28 @@ def evaluate(
 
     task = open_benchmark(benchmark, scorer)
     file = items or (Path(benchmark) if benchmark.endswith(".jsonl") else None)
+    source = Source(file, hub, dataset, revision)
+    all_seeds = read_seeds(seeds) if seeds is not None else (seed,)
     pool = pool or _pool_for(task, split)
     loaded = load_pool(pool)
-    name = _split(task, split, loaded, file)
+    name = _split(task, split, loaded, source)
     cap = settings(max_cost=max_cost).cap
     evaluation = Evaluation(
         benchmark=task,
         split=name,
-        items=_items(task, name, file, limit, seed),
+        items=_items(task, name, source, limit, seed),
         strategies=expand_strategies(strategy.split(","), loaded),
         pool=loaded,
         settings=load_settings(find_pool(pool), trade_off=trade_off),
         seed=seed,
     )
+    evaluation, without = runnable(evaluation)
     notes = _warnings(evaluation)
+    notes += [f"{name} is left out: {reason}" for name, reason in without.items()]
+    evaluations = over_seeds(evaluation, all_seeds)
     in_flight = concurrency or default_in_flight(loaded)
     if dry_run:
-        _dry_run(evaluation, notes, as_json=as_json)
+        _dry_run(evaluations, notes, as_json=as_json)
         return
     result = out or Path("runs") / f"{task.name}-{name.replace(':', '-')}.json"
     rows_file = result.with_name(f"{result.name}.rows.jsonl")
@@ -126,7 +168,7 @@ def evaluate(
         ledger.cap = cap
         try:
             rows = asyncio.run(
-                _run(evaluation, ledger, rows_file, outcomes, engine, in_flight, again)
+                _run(evaluations, ledger, rows_file, outcomes, engine, in_flight, again)
             )
         except KeyboardInterrupt:
             _say(f"stopped; {_kept(rows_file, engine)}")
@@ -139,7 +181,9 @@ def evaluate(
         "calls": sum(row.calls for own in rows for row in own),
         "calls_on_record": sum(row.on_record for own in rows for row in own),
     }
-    run = {"engine": engine, "in_flight": in_flight, **calls, "notes": notes}
+    run: dict[str, Any] = {"engine": engine, "in_flight": in_flight, **calls, "notes": notes}
+    if len(all_seeds) > 1:
+        run["seeds"] = list(all_seeds)
     _report(evaluation, rows, result, run, as_json=as_json)
 
 
@@ -152,11 +196,12 @@ def _pool_for(task: "Benchmark", split: str | None) -> str | None:
     return name if task is SCAN and name in shipped() and not os.environ.get(POOL_ENV) else None
 
 
-def _split(task: "Benchmark", split: str | None, pool: "Pool", file: Path | None) -> str:
+def _split(task: "Benchmark", split: str | None, pool: "Pool", source: "Source") -> str:
     from r2reasoner.benchmarks import ARITHMETIC
     from r2reasoner.nano.splits import check_split, default_split
 
-    if split is None and task is ARITHMETIC and file is not None:
+    file = source.path
+    if split is None and task is ARITHMETIC and file is not None and not file.is_dir():
         split = file.stem
     name = split or default_split(task, pool)
     check_split(task, name, pool, from_file=file is not None)
@@ -164,13 +209,11 @@ def _split(task: "Benchmark", split: str | None, pool: "Pool", file: Path | None
 
 
 def _items(
-    task: "Benchmark", split: str, file: Path | None, limit: int | None, seed: int
-) -> "tuple[Item, ...]":
+    task: "Benchmark", split: str, source: "Source", limit: int | None, seed: int
+) -> "Items":
     from r2reasoner.evaluation.evaluate import limited
-    from r2reasoner.nano.splits import make_items
 
-    found = task.load(file) if file else make_items(task, split, seed, limit)
-    return limited(found, limit, seed)
+    return limited(source.load(task, split, seed, limit), limit, seed)
 
 
 def _warnings(evaluation: "Evaluation") -> list[str]:
@@ -190,7 +233,7 @@ def _warnings(evaluation: "Evaluation") -> list[str]:
 
 
 async def _run(
-    evaluation: "Evaluation",
+    evaluations: "Sequence[Evaluation]",
     ledger: "SpendingLedger",
     rows_file: Path,
     outcomes: Path | None,
@@ -198,33 +241,50 @@ async def _run(
     in_flight: int,
     again: bool,
 ) -> "list[list[ItemRow]]":
-    from r2reasoner.evaluation.evaluate import Progress, open_client
+    from r2reasoner.evaluation.evaluate import Conditions, Progress, missing, open_client
     from r2reasoner.evaluation.evaluate import evaluate as run
     from r2reasoner.evaluation.rows import RowsFile
+    from r2reasoner.evaluation.seeds import together
 
     with RowsFile(rows_file) as rows, _bar() as bar:
-        task = bar.add_task("evaluating", total=None, spent="")
+        each = [len(missing(e, Conditions.of(e), rows.rows, again=again)) for e in evaluations]
+        task = bar.add_task("evaluating", total=sum(each), spent="")
+        results: list[list[list[ItemRow]]] = []
 
         def show(at: Progress) -> None:
             spent = f"${_dollars(at.spent)}" + (" and unpriced" if ledger.unpriced else "")
-            bar.update(task, total=at.total, completed=at.done, spent=spent)
+            bar.update(task, completed=sum(each[: len(results)]) + at.done, spent=spent)
 
-        if engine == "ray":
-            from r2reasoner.evaluation.sharded import evaluate_in_shards
+        async def one(evaluation: "Evaluation", client: "Client | None") -> None:
+            made: list[list[ItemRow]]
+            if client is None:
+                from r2reasoner.evaluation.sharded import evaluate_in_shards
 
-            return await evaluate_in_shards(
-                evaluation,
-                ledger,
-                rows,
-                store=outcomes,
-                in_flight=in_flight,
-                again=again,
-                progress=show,
-            )
-        async with open_client(outcomes) as client:
-            return await run(
-                evaluation, ledger, client, rows, in_flight=in_flight, again=again, progress=show
-            )
+                made = await evaluate_in_shards(
+                    evaluation,
+                    ledger,
+                    rows,
+                    store=outcomes,
+                    in_flight=in_flight,
+                    again=again,
+                    progress=show,
+                )
+            else:
+                made = await run(
+                    evaluation,
+                    ledger,
+                    client,
+                    rows,
+                    in_flight=in_flight,
+                    again=again,
+                    progress=show,
+                )
+            results.append(made)
+
+        async with nullcontext() if engine == "ray" else open_client(outcomes) as client:
+            for evaluation in evaluations:
+                await one(evaluation, client)
+        return together(results)
 
 
 def _kept(rows_file: Path, engine: str) -> str:
@@ -307,8 +367,9 @@ def _empty_handed(rows: "list[list[ItemRow]]") -> list[str]:
     ]
 
 
-def _dry_run(evaluation: "Evaluation", notes: list[str], *, as_json: bool) -> None:
-    forecasts = asyncio.run(_forecasts(evaluation))
+def _dry_run(evaluations: "Sequence[Evaluation]", notes: list[str], *, as_json: bool) -> None:
+    evaluation = evaluations[0]
+    forecasts = asyncio.run(_forecasts(evaluations))
     costs = [f.most_cost for f in forecasts.values()]
     known = [cost for cost in costs if cost is not None]
     total = sum(known) if len(known) == len(costs) else None
@@ -342,25 +403,25 @@ def _dry_run(evaluation: "Evaluation", notes: list[str], *, as_json: bool) -> No
         _say(f"warning: {note}")
 
 
-async def _forecasts(evaluation: "Evaluation") -> "dict[str, Forecast]":
+async def _forecasts(evaluations: "Sequence[Evaluation]") -> "dict[str, Forecast]":
+    """Return what each strategy may cost, over all seeds that it is run with."""
     from r2reasoner.client import PoolClient
     from r2reasoner.evaluation.forecast import forecast
     from r2reasoner.ledger import Ledger
-    from r2reasoner.strategies import StrategyContext, open_strategy
+    from r2reasoner.strategies import open_strategy
 
+    evaluation = evaluations[0]
     queries = [
         evaluation.benchmark.query(item, plain=evaluation.plain) for item in evaluation.items
     ]
     with Ledger.in_memory() as ledger:
-        context = StrategyContext(
-            pool=evaluation.pool,
-            settings=evaluation.settings,
-            ledger=ledger,
-            client=PoolClient(),
-            seed=evaluation.seed,
-        )
+        context = evaluation.context(ledger, PoolClient())
         return {
-            name: forecast(open_strategy(name, context), queries) for name in evaluation.strategies
+            name: forecast(
+                open_strategy(name, context),
+                queries * sum(name in each.strategies for each in evaluations),
+            )
+            for name in evaluation.strategies
         }
 
 

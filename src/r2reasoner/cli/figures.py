@@ -37,16 +37,19 @@ def figures_table(rows: Sequence[StrategyFigures]) -> Table:
     first = rows[0]
     unit, scale = _unit(cost for row in rows for cost in (row["workers_cost"], row["net_cost"]))
     per = f"{unit}/{ITEMS:,}"
+    scored = any("score" in row for row in rows)
     table = _table(f"{first['benchmark']} {first['split']}, {first['n']:,} items")
     table.add_column("", width=1)
     table.add_column("strategy", overflow="fold", min_width=11)
-    for heading in ("accuracy %", f"workers\n{per}", f"net\n{per}", "calls", "latency"):
+    accuracy = ("accuracy %", "score %") if scored else ("accuracy %",)
+    for heading in (*accuracy, f"workers\n{per}", f"net\n{per}", "calls", "latency"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in sorted(rows, key=_rank):
         table.add_row(
             Text(BEST if row["pareto"] else "", style="green"),
             Text(row["strategy"], style="bold" if row["pareto"] else ""),
             f"{_percent(row['accuracy'])}{_range(row['ci95'], 100, '.1f')}",
+            *([_percent(row.get("score"))] if scored else []),
             _cost(row["workers_cost"], scale),
             _cost(row["net_cost"], scale),
             f"{row['calls']:.2f}",

@@ -1,12 +1,16 @@
 """The only code that talks to models and the only owner of retries."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
 
 from r2reasoner.budget import Meter
 from r2reasoner.client.base import ChatRequest, Client, Completion
+from r2reasoner.client.relay import Relayed, RelayingClient
+from r2reasoner.errors import CallError, CallFault
 from r2reasoner.pool.cards import Card
 
-__all__ = ["ChatRequest", "Client", "Completion", "PoolClient"]
+__all__ = ["ChatRequest", "Client", "Completion", "PoolClient", "Relayed", "RelayingClient"]
 
 
 class PoolClient:
@@ -32,6 +36,24 @@ class PoolClient:
     ) -> AsyncIterator[str | Completion]:
         """Yield the answer piece by piece; see Client."""
         return self._for(card).stream(card, request, meter, deadline)
+
+    async def relay(
+        self, card: Card, relayed: Relayed, meter: Meter, deadline: float | None = None
+    ) -> AsyncGenerator[dict[str, Any] | Completion, None]:
+        """Pass a whole request on to a model over HTTP; see `OpenAIClient.relay`.
+
+        Raises CallError for a model that is run in process: it has no such road.
+        """
+        from r2reasoner.client.openai import OpenAIClient
+
+        client = self._for(card)
+        if not isinstance(client, OpenAIClient):
+            raise CallError(
+                CallFault.BAD_REQUEST, "a model in process takes only texts", model=card.name
+            )
+        async with aclosing(client.relay(card, relayed, meter, deadline)) as answer:
+            async for part in answer:
+                yield part
 
     async def close(self) -> None:
         """Close every client that was made."""

@@ -20,7 +20,7 @@ from r2reasoner.client.base import ChatRequest, Completion
 from r2reasoner.client.retry import fault_of, read_retry_after
 from r2reasoner.client.route import Route
 from r2reasoner.client.secret import Secret
-from r2reasoner.client.wire import MAX_BODY_BYTES, Reply, bound, error_text
+from r2reasoner.client.wire import MAX_BODY_BYTES, Reply, error_text
 from r2reasoner.errors import CallError, CallFault
 from r2reasoner.pool.cards import Card
 from r2reasoner.types import Call, CallOutcome, Usage
@@ -33,13 +33,17 @@ DRAIN_TIMEOUT_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One call as asked for, before any attempt. `deadline` is a `time.monotonic()` moment."""
+    """One call as asked for, before any attempt. `deadline` is a `time.monotonic()` moment.
+
+    `bound` is the most tokens that it can cost.
+    """
 
     card: Card
     request: ChatRequest
     meter: Meter
     deadline: float | None
     body: bytes
+    bound: Usage
     stream: bool = False
 
     def has_time_for(self, seconds: float) -> bool:
@@ -75,7 +79,7 @@ class Attempt:
         try:
             entry = await job.meter.open(
                 job.card,
-                bound(job.card, request),
+                job.bound,
                 role=request.role,
                 subtask=request.subtask,
                 attempt=number,

@@ -5,8 +5,7 @@ could have been billed and was not reported is charged at its bound. An answer c
 is whole: a stream needs both a finish reason and `[DONE]`. The key is attached here and nowhere
 else, and redirects are not followed, so it goes to the endpoint's own host alone.
 
-Leaves out: tool calls, several choices, proxies from the environment, and falling back to another
-model (the executor's).
+Leaves out: proxies from the environment, and falling back to another model (the executor's).
 """
 
 import asyncio
@@ -16,16 +15,17 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from random import Random
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
 from r2reasoner.budget import Meter
 from r2reasoner.client.attempt import Attempt, Job
 from r2reasoner.client.base import ChatRequest, Completion
+from r2reasoner.client.relay import Relayed
 from r2reasoner.client.retry import MAX_ATTEMPTS, pause_s
 from r2reasoner.client.route import Route, chat_url
-from r2reasoner.client.wire import StreamReader, encode, read_answer
+from r2reasoner.client.wire import StreamReader, bound, encode, read_answer
 from r2reasoner.errors import CallError, DeadlineExceeded
 from r2reasoner.pool.cards import Card, Endpoint
 
@@ -47,7 +47,7 @@ class OpenAIClient:
         self, card: Card, request: ChatRequest, meter: Meter, deadline: float | None = None
     ) -> Completion:
         """Return the whole answer; its latency (seconds) is that of the last attempt."""
-        job = Job(card, request, meter, deadline, encode(card, request, stream=False))
+        job = _job(card, request, meter, deadline, stream=False)
         async with _Until(deadline):
             with await self._answered(job) as attempt:
                 return attempt.finish(read_answer(await attempt.read_all()))
@@ -60,7 +60,7 @@ class OpenAIClient:
         Who stops early must close the generator (`contextlib.aclosing`): that closes the
         connection and settles the call at once.
         """
-        job = Job(card, request, meter, deadline, encode(card, request, stream=True), stream=True)
+        job = _job(card, request, meter, deadline, stream=True)
         reader = StreamReader()
         async with _Until(deadline):
             attempt = await self._answered(job)
@@ -76,6 +76,46 @@ class OpenAIClient:
                     attempt.saw_text()
                 for piece in pieces:
                     yield piece
+            reply = reader.reply()
+            if reply.fault is None:
+                await attempt.drain()
+            yield attempt.finish(reply)
+
+    async def relay(
+        self, card: Card, relayed: Relayed, meter: Meter, deadline: float | None = None
+    ) -> AsyncGenerator[dict[str, Any] | Completion, None]:
+        """Yield the answer as the endpoint wrote it, then a Completion.
+
+        That is one object, or one for each event of a stream; tool calls and refusals are answers
+        too. Recorded, retried and to be closed early as `stream` is.
+        """
+        stream = relayed.stream
+        body = relayed.encode(card)
+        job = Job(card, relayed.request, meter, deadline, body, relayed.bound(card), stream)
+        async with _Until(deadline):
+            attempt = await self._answered(job)
+        with attempt:
+            if not stream:
+                async with _Until(deadline):
+                    reply = read_answer(await attempt.read_all(), relayed=True)
+                completion = attempt.finish(reply)
+                assert reply.body is not None
+                yield reply.body
+                yield completion
+                return
+            reader = StreamReader(relayed=True)
+            while not reader.done:
+                async with _Until(deadline):
+                    chunk = await attempt.read()
+                if not chunk:
+                    break
+                pieces = reader.feed(chunk)
+                attempt.usage = reader.usage
+                if pieces:
+                    attempt.saw_text()
+                chunks, reader.chunks = reader.chunks, []
+                for event in chunks:
+                    yield event
             reply = reader.reply()
             if reply.fault is None:
                 await attempt.drain()
@@ -117,6 +157,13 @@ class OpenAIClient:
             self._loops = {k: v for k, v in self._loops.items() if not k.is_closed()}
             loop = self._loops[running] = _Loop(_new_session())
         return loop
+
+
+def _job(
+    card: Card, request: ChatRequest, meter: Meter, deadline: float | None, *, stream: bool
+) -> Job:
+    body = encode(card, request, stream=stream)
+    return Job(card, request, meter, deadline, body, bound(card, request), stream)
 
 
 @dataclass(frozen=True, slots=True)

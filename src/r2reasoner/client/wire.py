@@ -39,7 +39,8 @@ class Reply:
     """What a 2xx body came to. With a `fault` it is no answer, and `detail` says why.
 
     `usage` is None when none was reported or when it is not believed (`doubt` says why).
-    `logprob` is the mean log-probability of the tokens, None where it was not told.
+    `logprob` is the mean log-probability of the tokens, None where it was not told. `body` is
+    that of an answer that is not streamed, as it came.
     """
 
     text: str = ""
@@ -49,6 +50,7 @@ class Reply:
     fault: CallFault | None = None
     detail: str = ""
     logprob: float | None = None
+    body: dict[str, Any] | None = None
 
 
 class _Unusable(Exception):
@@ -104,8 +106,11 @@ def bound(card: Card, request: ChatRequest) -> Usage:
     return Usage(input_tokens=size + overhead, output_tokens=request.max_tokens)
 
 
-def read_answer(body: bytes) -> Reply:
-    """Return what the body of a call without streaming says. Never raises."""
+def read_answer(body: bytes, *, relayed: bool = False) -> Reply:
+    """Return what the body of a call without streaming says. Never raises.
+
+    `relayed`: for somebody who also takes an answer without a text (a tool call, a refusal).
+    """
     try:
         data = _object(body)
     except _Unusable as error:
@@ -118,12 +123,12 @@ def read_answer(body: bytes) -> Reply:
         message = _mapping(choice.get("message"), "message")
         text = _text(message.get("content"))
         finish = _finish_reason(choice)
-        if not text.strip():
+        if not text.strip() and not relayed:
             raise _no_text(message, finish)
     except _Unusable as error:
         return Reply(usage=usage, doubt=doubt, fault=error.fault, detail=error.detail)
     usage, doubt = _believe(usage, doubt, text)
-    return Reply(text, finish, usage, doubt, logprob=_mean(_logprobs(choice)))
+    return Reply(text, finish, usage, doubt, logprob=_mean(_logprobs(choice)), body=data)
 
 
 def read_usage(raw: object) -> tuple[Usage | None, str | None]:
@@ -195,10 +200,16 @@ class EventParser:
 
 
 class StreamReader:
-    """Gathers a streamed answer. `done`: the terminal marker came, or the stream is unusable."""
+    """Gathers a streamed answer. `done`: the terminal marker came, or the stream is unusable.
 
-    def __init__(self) -> None:
+    `relayed`: for somebody who also takes an answer without a text, and takes the chunks as they
+    came out of `chunks`.
+    """
+
+    def __init__(self, *, relayed: bool = False) -> None:
         self.done = False
+        self.chunks: list[dict[str, Any]] = []
+        self._relayed = relayed
         self.usage: Usage | None = None
         self._events = EventParser()
         self._head = b""
@@ -244,7 +255,9 @@ class StreamReader:
         usage, doubt = _believe(self.usage, self._doubt, text)
         return Reply(text, self._finish, usage, doubt, logprob=_mean(self._logprobs))
 
-    def _take(self, event: Mapping[str, Any]) -> str:
+    def _take(self, event: dict[str, Any]) -> str:
+        if self._relayed:
+            self.chunks.append(event)
         choice = _first_choice(event)
         piece = ""
         if choice is not None:
@@ -270,7 +283,7 @@ class StreamReader:
             return _Unusable(CallFault.CUT, "the stream ended without [DONE]")
         if self._finish is None:
             return _Unusable(CallFault.CUT, "the stream ended without a finish reason")
-        return None if text.strip() else _no_text(self._odd, self._finish)
+        return None if text.strip() or self._relayed else _no_text(self._odd, self._finish)
 
 
 _NOT_TEXT: Final = ("tool_calls", "function_call", "refusal")

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from r2reasoner import __version__, prompts
-from r2reasoner.benchmarks import Benchmark, Item
+from r2reasoner.benchmarks import Benchmark, Item, Verdict
 from r2reasoner.client import Client, PoolClient
 from r2reasoner.config import Settings
 from r2reasoner.errors import DataError, R2Error, UnknownWords
+from r2reasoner.evaluation.answer_key import answer_key
 from r2reasoner.evaluation.provenance import pool_digest
 from r2reasoner.evaluation.rows import (
     ItemRow,
@@ -35,7 +36,7 @@ from r2reasoner.ledger import Ledger, new_id
 from r2reasoner.outcomes.client import RecordedClient
 from r2reasoner.outcomes.store import OutcomeStore
 from r2reasoner.pool.cards import Pool
-from r2reasoner.strategies import StrategyContext, open_strategy
+from r2reasoner.strategies import StrategyContext, left_out, open_strategy
 from r2reasoner.types import AnswerStatus, CallOutcome, Pico, Query, Trace
 
 EMBEDDED_IN_FLIGHT: Final = 96
@@ -62,6 +63,17 @@ class Evaluation:
     def plain(self) -> bool:
         """True where no worker takes chat messages, so that items are asked as they stand."""
         return all(card.prompt == "plain" for card in self.pool.workers)
+
+    def context(self, ledger: Ledger, client: Client) -> StrategyContext:
+        """Return what its strategies share, with what is right for those that look it up."""
+        return StrategyContext(
+            pool=self.pool,
+            settings=self.settings,
+            ledger=ledger,
+            client=client,
+            seed=self.seed,
+            key=answer_key(self.benchmark, self.items, plain=self.plain),
+        )
 
 
 class Conditions(NamedTuple):
@@ -144,6 +156,17 @@ async def open_client(store: Path | None = None) -> AsyncIterator[Client]:
             await client.close()
 
 
+def runnable(evaluation: Evaluation) -> tuple[Evaluation, dict[str, str]]:
+    """Return the evaluation without the strategies that its pool cannot run, and why each cannot.
+
+    Raises ConfigError where it can run none.
+    """
+    with Ledger.in_memory() as ledger:
+        without = left_out(evaluation.strategies, evaluation.context(ledger, PoolClient()))
+    kept = tuple(name for name in evaluation.strategies if name not in without)
+    return replace(evaluation, strategies=kept), without
+
+
 def missing(
     evaluation: Evaluation,
     conditions: Conditions,
@@ -195,13 +218,7 @@ class Answerer:
     def __init__(self, evaluation: Evaluation, ledger: Ledger, client: Client) -> None:
         self.conditions = Conditions.of(evaluation)
         self._evaluation = evaluation
-        shared = StrategyContext(
-            pool=evaluation.pool,
-            settings=evaluation.settings,
-            ledger=ledger,
-            client=client,
-            seed=evaluation.seed,
-        )
+        shared = evaluation.context(ledger, client)
         self._routers = {name: open_strategy(name, shared) for name in evaluation.strategies}
         self._unreached = 0
 
@@ -225,15 +242,22 @@ class Answerer:
         try:
             trace = await self._routers[asked.strategy].trace(Query(text, new_id()))
         except UnknownWords as error:
-            return self._row(asked, None, str(error))
+            nothing = Verdict(False, 0.0 if self._evaluation.benchmark.score else None)
+            return self._row(asked, None, nothing, str(error))
+        verdict = await self._judge(trace.answer.text, asked.item.gold)
         whole = trace.answer.status in (AnswerStatus.COMPLETE, AnswerStatus.CHEAP_FINISH)
-        return self._row(asked, trace, None if whole else trace.answer.note or "no whole answer")
+        lacking = None if whole else trace.answer.note or "no whole answer"
+        return self._row(asked, trace, verdict, lacking)
 
-    def _row(self, asked: Assignment, trace: Trace | None, error: str | None) -> ItemRow:
-        """Score an answer; an item that got none is wrong."""
-        verdict: bool | None = False
-        if trace is not None:
-            verdict = self._evaluation.benchmark.grade(trace.answer.text, asked.item.gold)
+    async def _judge(self, answer: str, gold: str) -> Verdict:
+        benchmark = self._evaluation.benchmark
+        if benchmark.blocking:
+            return await asyncio.to_thread(benchmark.judge, answer, gold)
+        return benchmark.judge(answer, gold)
+
+    def _row(
+        self, asked: Assignment, trace: Trace | None, verdict: Verdict, error: str | None
+    ) -> ItemRow:
         calls = trace.calls if trace else ()
         steps = trace.steps if trace else ()
         return ItemRow(
@@ -245,8 +269,9 @@ class Answerer:
             pool=self.conditions.pool,
             seed=self._evaluation.seed,
             settings=self.conditions.settings,
-            right=verdict is True,
-            scored=verdict is not None,
+            right=verdict.right is True,
+            scored=verdict.right is not None,
+            score=verdict.score,
             answer=trace.answer.text[:MAX_ANSWER_KEPT] if trace else "",
             status=trace.answer.status if trace else AnswerStatus.FAILED,
             error=error,

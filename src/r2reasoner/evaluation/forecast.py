@@ -14,13 +14,16 @@ from r2reasoner.decomposer import (
     JSON_MAX_TOKENS,
     LINE_MAX_TOKENS,
     RUNGS,
+    Decomposer,
     Direct,
     PolicyDecomposer,
 )
 from r2reasoner.pool.cards import Card
 from r2reasoner.router import Router
+from r2reasoner.strategies.answering import Answering
 from r2reasoner.strategies.base import RuleAllocator
 from r2reasoner.strategies.cot import InTurn
+from r2reasoner.strategies.datashunt import Shunt
 from r2reasoner.types import Pico, Usage
 
 PROMPT_OVERHEAD: int = 64
@@ -46,7 +49,7 @@ class _Calls(NamedTuple):
 
 def forecast(router: Router, queries: Iterable[str]) -> Forecast:
     """Return what a strategy may cost on some queries."""
-    parts = (_planning(router), _allocating(router), _working(router))
+    parts = (*_planning(router), _allocating(router), _working(router))
     lengths = Counter(len(query.encode("utf-8", "replace")) for query in queries)
     total = lengths.total()
     cost: Pico | None = 0
@@ -61,8 +64,20 @@ def forecast(router: Router, queries: Iterable[str]) -> Forecast:
     )
 
 
-def _planning(router: Router) -> _Calls:
+def _planning(router: Router) -> list[_Calls]:
     decomposer = router.decomposer
+    if not isinstance(decomposer, Shunt):
+        return [_planning_by(decomposer, router)]
+    judging = _Calls(
+        1, 1, (decomposer.judge,), PROMPT_OVERHEAD + decomposer.more_input, decomposer.max_tokens
+    )
+    # it is one side or the other, and nobody knows yet which
+    sides = [_planning_by(side, router) for side in decomposer.sides.values()]
+    most = max(sides, key=lambda side: _cost(side, 1) or 0)
+    return [judging, most._replace(least=min(side.least for side in sides))]
+
+
+def _planning_by(decomposer: Decomposer, router: Router) -> _Calls:
     if isinstance(decomposer, InTurn):
         decomposer = decomposer.inner
     if isinstance(decomposer, Direct):
@@ -85,15 +100,19 @@ def _allocating(router: Router) -> _Calls:
 
 
 def _working(router: Router) -> _Calls:
-    allocator = router.allocator
+    allocator, client = router.allocator, router.client
     cards = allocator.cards if isinstance(allocator, RuleAllocator) else router.pool.workers
     most = 1 if isinstance(router.decomposer, Direct) else router.settings.max_subtasks
     overhead = PROMPT_OVERHEAD
+    if isinstance(client, Answering):
+        cards = client.cards
     if most > 1:
         # a chat model also sees its step, and the answers of earlier ones
         answers = most * max(card.max_tokens for card in cards)
         chat = any(card.prompt == "chat" for card in cards)
         overhead += len(prompts.read("subtask").encode()) + answers if chat else 0
+    if isinstance(client, Answering):
+        return _Calls(client.least, most * client.most, cards, overhead + client.more_input, None)
     return _Calls(1, most, cards, overhead, None)
 
 

@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from r2reasoner import __version__
 from r2reasoner.client.embedded import checksum
+from r2reasoner.outcomes.measured import raw_files
 from r2reasoner.pool.cards import Card, Pool, Price
 
 PACKAGES: Final = ("aiohttp", "ctranslate2", "genai-prices", "numpy", "sqlalchemy")
@@ -22,14 +23,24 @@ PACKAGES: Final = ("aiohttp", "ctranslate2", "genai-prices", "numpy", "sqlalchem
 
 def provenance(pool: Pool, seed: int, command: Sequence[str] | None = None) -> dict[str, Any]:
     """Return what a result file says of its origin. `command` is argv; None: this process's."""
+    of_pool = {
+        "pool": {"name": pool.name, "sha256": pool_digest(pool)},
+        "weights": {c.name: sha for c in _cards(pool) if (sha := weights_digest(c)) is not None},
+    }
+    return origin(seed, of_pool, command)
+
+
+def origin(
+    seed: int, sources: Mapping[str, Any], command: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Return the same for a result that comes of other `sources` than a pool."""
     argv = sys.argv if command is None else command
     return {
         "command": shlex.join([Path(argv[0]).name, *argv[1:]]),
         "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
-        "pool": {"name": pool.name, "sha256": pool_digest(pool)},
-        "weights": {c.name: sha for c in _cards(pool) if (sha := weights_digest(c)) is not None},
+        **sources,
         "versions": {"r2reasoner": __version__, **_versions()},
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -43,7 +54,7 @@ def pool_digest(pool: Pool) -> str:
     Where files lie on this machine is not part of it.
     """
     outcomes = pool.outcomes
-    content = {
+    content: dict[str, Any] = {
         "name": pool.name,
         "workers": [_card(card) for card in pool.workers],
         "policies": [_card(card) for card in pool.policies.values()],
@@ -51,6 +62,9 @@ def pool_digest(pool: Pool) -> str:
         "allocator": pool.allocator,
         "outcomes": _file_digest(outcomes) if outcomes and outcomes.is_file() else None,
     }
+    records = raw_files(outcomes) if outcomes else ()
+    if records:
+        content["records"] = [_file_digest(file) for file in records]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

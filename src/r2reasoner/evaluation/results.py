@@ -2,7 +2,8 @@
 
 Costs are summed as whole pico-dollars and become floats only as dollars per item in the result.
 An item that could not be scored counts in no accuracy; a cost that is not known makes the mean
-unknown (null), never smaller.
+unknown (null), never smaller. A strategy may have been run with several seeds: its figures are
+means over them, and its interval is that of the mean, drawn over the items with all their seeds.
 """
 
 import json
@@ -11,27 +12,32 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypedDict
+from typing import Any, Final, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
 from r2reasoner.errors import ConfigError
-from r2reasoner.evaluation.bootstrap import Interval, Ratio, intervals
+from r2reasoner.evaluation.bootstrap import Floats, Interval, Ratio, intervals
 from r2reasoner.evaluation.rows import ItemRow
 from r2reasoner.files import write_whole
 from r2reasoner.types import PICO_PER_DOLLAR, AnswerStatus, Pico
 
 OURS: Final = "r2"
+BOUND: Final = "oracle"
 WHOLE: Final = frozenset({AnswerStatus.COMPLETE, AnswerStatus.CHEAP_FINISH})
 
 
 class StrategyFigures(TypedDict):
-    """A strategy over all items. Costs are dollars per item, times seconds per item.
+    """A strategy over all `n` items. Costs are dollars per item, times seconds per item.
 
     `accuracy` is over the scored items, with its 95 % interval. `calls` and `subtasks` are means
     per item; `plan_failures`, `unscored`, `failed` (no whole answer) and `fell_back` count items;
     `model_share` is each model's share of the subtasks answered. `pareto`: no other strategy is at
     least as right for at most the net cost, and better in one of the two.
+
+    `score` is the mean of the benchmark's own score, where it has one. `seeds` and
+    `accuracy_by_seed` are there where it was run with several; then items are counted anew for
+    each seed.
     """
 
     benchmark: str
@@ -53,6 +59,10 @@ class StrategyFigures(TypedDict):
     decomposed_share: float
     subtasks: float
     pareto: bool
+    score: NotRequired[float | None]
+    score_ci95: NotRequired[Interval | None]
+    seeds: NotRequired[list[int]]
+    accuracy_by_seed: NotRequired[list[float | None]]
 
 
 class Comparison(TypedDict):
@@ -82,7 +92,8 @@ class Summary(NamedTuple):
 def summarise(results: Sequence[Sequence[ItemRow]], seed: int) -> Summary:
     """Return the figures of strategies, and each of ours (`r2`, `r2@...`) against each other one.
 
-    `results` holds the rows of one strategy after the other, in one order of items for all.
+    `results` holds the rows of one strategy after the other, in one order of items for all, and
+    seed after seed where there are several.
     """
     ours = [rows for rows in results if _is_ours(rows[0].strategy)]
     others = [rows for rows in results if not _is_ours(rows[0].strategy)]
@@ -93,17 +104,22 @@ def summarise(results: Sequence[Sequence[ItemRow]], seed: int) -> Summary:
     ci95 = iter(intervals(ratios, seed))
     figures = [_figures(rows, next(ci95)) for rows in results]
     front = pareto_front(figures)
-    for line in figures:
+    for line, rows in zip(figures, results, strict=True):
         line["pareto"] = line["strategy"] in front
+        _add_score(line, rows, seed)
+        _add_seeds(line, rows)
     return Summary(figures, [_comparison(a, b, next(ci95), next(ci95)) for a, b in versus])
 
 
 def pareto_front(figures: Sequence[StrategyFigures]) -> frozenset[str]:
-    """Return the strategies that no other beats in accuracy and net cost together."""
+    """Return the strategies that no other beats in accuracy and net cost together.
+
+    The oracle is left out: it is a bound, and nobody can run it.
+    """
     points = [
         (f["strategy"], f["accuracy"], f["net_cost"])
         for f in figures
-        if f["accuracy"] is not None and f["net_cost"] is not None
+        if f["accuracy"] is not None and f["net_cost"] is not None and f["strategy"] != BOUND
     ]
     return frozenset(
         name
@@ -123,6 +139,7 @@ def write_result(path: Path, document: Mapping[str, Any]) -> None:
 
 def _figures(rows: Sequence[ItemRow], ci95: Interval | None) -> StrategyFigures:
     n, first = len(rows), rows[0]
+    seeds = len(_seeds(rows))
     answered = Counter[str]()
     for row in rows:
         answered.update(row.models)
@@ -130,7 +147,7 @@ def _figures(rows: Sequence[ItemRow], ci95: Interval | None) -> StrategyFigures:
         benchmark=first.benchmark,
         split=first.split,
         strategy=first.strategy,
-        n=n,
+        n=n // seeds,
         accuracy=_quotient(_accuracy(rows)),
         ci95=ci95,
         workers_cost=_dollars_per_item([row.workers_cost for row in rows]),
@@ -149,20 +166,37 @@ def _figures(rows: Sequence[ItemRow], ci95: Interval | None) -> StrategyFigures:
     )
 
 
+def _add_score(line: StrategyFigures, rows: Sequence[ItemRow], seed: int) -> None:
+    if any(row.score is not None for row in rows):
+        ratio = _score(rows)
+        line["score"] = _quotient(ratio)
+        (line["score_ci95"],) = intervals([ratio], seed)
+
+
+def _add_seeds(line: StrategyFigures, rows: Sequence[ItemRow]) -> None:
+    seeds = _seeds(rows)
+    if len(seeds) > 1:
+        line["seeds"] = seeds
+        each = (_accuracy([row for row in rows if row.seed == seed]) for seed in seeds)
+        line["accuracy_by_seed"] = [_quotient(ratio) for ratio in each]
+
+
 def _comparison(
     ours: Sequence[ItemRow],
     theirs: Sequence[ItemRow],
     accuracy_ci95: Interval | None,
     cost_ci95: Interval | None,
 ) -> Comparison:
-    costs = [_net_costs(ours), _net_costs(theirs)]
-    spent, their_spent = (None if c is None else sum(c) for c in costs)
+    costs, their_costs = _net_costs(ours), _net_costs(theirs)
+    # times the other's rows: either may be a sum over more seeds
+    spent = None if costs is None else sum(costs) * len(theirs)
+    their_spent = None if their_costs is None else sum(their_costs) * len(ours)
     return Comparison(
         benchmark=ours[0].benchmark,
         split=ours[0].split,
         strategy=ours[0].strategy,
         against=theirs[0].strategy,
-        n=len(ours),
+        n=len(ours) // len(_seeds(ours)),
         accuracy_difference=_quotient(_accuracy_difference(ours, theirs)),
         accuracy_difference_ci95=accuracy_ci95,
         net_cost_ratio=None if spent is None or not their_spent else spent / their_spent,
@@ -171,22 +205,47 @@ def _comparison(
 
 
 def _accuracy(rows: Sequence[ItemRow]) -> Ratio:
-    scored = np.array([row.scored for row in rows], float)
-    return Ratio(np.array([row.right for row in rows], float) * scored, scored)
+    right, scored = _right(rows)
+    return Ratio(right.sum(axis=0), scored.sum(axis=0))
+
+
+def _score(rows: Sequence[ItemRow]) -> Ratio:
+    scores = _by_seed(rows, [row.score or 0.0 for row in rows])
+    judged = _by_seed(rows, [row.score is not None for row in rows])
+    return Ratio(scores.sum(axis=0), judged.sum(axis=0))
 
 
 def _accuracy_difference(ours: Sequence[ItemRow], theirs: Sequence[ItemRow]) -> Ratio:
-    right, scored = _accuracy(ours)
-    their_right, their_scored = _accuracy(theirs)
+    """Return the difference over every pair of our seeds and theirs."""
+    right, scored = (each[:, None] for each in _right(ours))
+    their_right, their_scored = (each[None] for each in _right(theirs))
     both = scored * their_scored
-    return Ratio((right - their_right) * both, both)
+    return Ratio(((right - their_right) * both).sum(axis=(0, 1)), both.sum(axis=(0, 1)))
 
 
 def _cost_ratio(ours: Sequence[ItemRow], theirs: Sequence[ItemRow]) -> Ratio:
     costs, their_costs = _net_costs(ours), _net_costs(theirs)
     if costs is None or their_costs is None:
-        return Ratio(np.zeros(len(ours)), np.zeros(len(ours)))
-    return Ratio(np.array(costs, float), np.array(their_costs, float))
+        nothing = np.zeros(len(ours) // len(_seeds(ours)))
+        return Ratio(nothing, nothing)
+    return Ratio(
+        _by_seed(ours, costs).mean(axis=0),
+        _by_seed(theirs, their_costs).mean(axis=0),
+    )
+
+
+def _right(rows: Sequence[ItemRow]) -> tuple[Floats, Floats]:
+    """Return which items are right and which are scored, a line for each seed."""
+    scored = _by_seed(rows, [row.scored for row in rows])
+    return _by_seed(rows, [row.right for row in rows]) * scored, scored
+
+
+def _by_seed(rows: Sequence[ItemRow], values: Sequence[float]) -> Floats:
+    return np.array(values, float).reshape(len(_seeds(rows)), -1)
+
+
+def _seeds(rows: Sequence[ItemRow]) -> list[int]:
+    return list(dict.fromkeys(row.seed for row in rows))
 
 
 def _is_ours(strategy: str) -> bool:

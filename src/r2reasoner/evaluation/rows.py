@@ -37,7 +37,8 @@ class Key(NamedTuple):
 class ItemRow:
     """One item answered by one strategy. Costs are pico-dollars (None: unknown), times seconds.
 
-    `right` counts only where `scored`. `models` counts the subtasks that each model answered.
+    `right` counts only where `scored`; `score` (0 to 1) stands beside it where the benchmark has
+    one and the answer could be judged. `models` counts the subtasks that each model answered.
     `reached` is False where no call to any model succeeded; `trace` is None where there is none.
     `on_record` of the `calls` were answered from a store of outcomes.
     """
@@ -68,6 +69,7 @@ class ItemRow:
     reached: bool
     trace: str | None
     on_record: int = 0
+    score: float | None = None
 
     @property
     def key(self) -> Key:

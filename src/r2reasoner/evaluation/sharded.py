@@ -40,6 +40,7 @@ _KINDS: Final[dict[Any, Column]] = {
     float: Column.NUMBER,
     int: Column.INTEGER,
     int | None: Column.INTEGER,
+    float | None: Column.NUMBER,
 }
 _COLUMNS: Final = {name: _KINDS.get(t, Column.TEXT) for name, t in get_type_hints(ItemRow).items()}
 

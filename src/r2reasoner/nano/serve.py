@@ -6,7 +6,6 @@ no keys and no accounts, so it listens on this machine alone unless told otherwi
 """
 
 import asyncio
-import ipaddress
 import itertools
 import time
 from collections.abc import Awaitable, Callable
@@ -16,9 +15,11 @@ from typing import Any, Final, Self
 
 from aiohttp import web
 
+from r2reasoner.chat import Refusal, cut_at, error_object
 from r2reasoner.client.embedded import EmbeddedClient
 from r2reasoner.errors import ConfigError, UnknownWords
-from r2reasoner.nano.chat import Ask, Refusal, Reply, error_object, read_ask
+from r2reasoner.hosts import base_url, is_loopback
+from r2reasoner.nano.chat import Ask, Reply, read_ask
 from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.types import Pico, Usage
 
@@ -112,12 +113,7 @@ class NanoServer:
     @property
     def base_url(self) -> str:
         """Where an OpenAI client on this machine points to, known once it listens."""
-        host, port = self._address
-        with suppress(ValueError):
-            address = ipaddress.ip_address(host)
-            if address.is_unspecified:
-                host = "127.0.0.1" if address.version == 4 else "::1"
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+        return base_url(*self._address)
 
     def books_json(self) -> dict[str, Any]:
         """Return the books: calls, tokens and cost (pico-dollars) by model, and their sums."""
@@ -167,17 +163,16 @@ class NanoServer:
         ended = len(tokens) < limit
         usage = Usage(len(prompt), len(tokens) + ended)
         self.books[card.name].add(card, usage)
-        text = model.codec.text(tokens)
-        cut = min((at for s in ask.stop if (at := text.find(s)) >= 0), default=None)
+        text, cut = cut_at(model.codec.text(tokens), ask.stop)
         return Reply(
             id=f"chatcmpl-nano-{next(self._numbers)}",
             created=int(time.time()),
             model=card.name,
-            text=text[:cut],
-            finish_reason="stop" if ended or cut is not None else "length",
+            text=text,
+            finish_reason="stop" if ended or cut else "length",
             usage=usage,
             tokens=tokens,
-            logprobs=logprobs if cut is None else None,
+            logprobs=None if cut else logprobs,
         )
 
     def _card(self, name: str) -> Card:
@@ -218,14 +213,6 @@ class NanoServer:
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "pool": self.pool.name})
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine and can be reached from no other."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _limit(card: Card, prompt: int, wanted: int | None) -> int:

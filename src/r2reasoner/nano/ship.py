@@ -1,10 +1,12 @@
 """Turn a training run of nano models into something that ships: a folder and a pool file.
 
-The folder holds the models of the run's pool file, workers and policies, measured outcomes, and how
-all of it was trained; the pool file names them with their prices and checksums.
+The folder holds the models of the run's pool file, workers and policies, measured outcomes (of
+subtasks, and of whole queries for the strategies that learn from those), and how all of it was
+trained; the pool file names them with their prices and checksums.
 """
 
 import asyncio
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -13,13 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from r2reasoner.budget import Meter
-from r2reasoner.calibrate import Calibration, write_outcomes
+from r2reasoner.calibrate import Calibration, Measured, write_outcomes, write_queries
 from r2reasoner.client import PoolClient
-from r2reasoner.decomposer import open_decomposer
+from r2reasoner.decomposer import Decomposer, Direct, open_decomposer
 from r2reasoner.files import write_whole
 from r2reasoner.ledger import Ledger, new_id
 from r2reasoner.nano import items
 from r2reasoner.nano.items import WeightSet
+from r2reasoner.outcomes.measured import PACKED, raw_files
 from r2reasoner.pool.cards import Card, Endpoint, Pool
 from r2reasoner.pool.load import load_pool
 from r2reasoner.pool.write import pool_text
@@ -32,6 +35,7 @@ HEADER: Final = """\
 # Price: one pico-dollar per parameter and token, policies included.
 """
 OUTCOMES: Final = "outcomes.npz"
+REFERENCES: Final = "outcomes.references.jsonl"
 TRAINING: Final = "training.json"
 
 
@@ -47,8 +51,11 @@ def ship(
     training = _training(run, trained)
     pool = _moved(trained, weights, folder)
     calibrate(pool, weights, count, folder / OUTCOMES, seed)
-    for name in ("outcomes.jsonl", "outcomes.references.jsonl"):
-        shutil.move(folder / name, run / name)
+    shutil.move(folder / REFERENCES, run / REFERENCES)
+    for file in raw_files(folder / OUTCOMES):
+        packed = gzip.compress(file.read_bytes(), mtime=0)
+        file.with_name(file.name + PACKED).write_bytes(packed)
+        file.unlink()
     (folder / TRAINING).write_text(json.dumps(training, indent=1) + "\n")
     shutil.copy(run / CONFIG, folder / "recipe.toml")
     base = Path(__file__).parents[1] if pool_file.parent.name == "pool" else pool_file.parent
@@ -108,18 +115,21 @@ def calibrate(
     seed: int,
     say: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Measure a nano pool on items that no worker has seen and write `out` (.npz)."""
+    """Measure a nano pool on items that no worker has seen; write `out` (.npz) and beside it."""
     wanted = items.calibration_items(weights, count // 3, count - count // 3, seed)
 
     async def measure() -> None:
         client = PoolClient()
         with Ledger.in_memory() as ledger:
-            meter = Meter(ledger, new_id())
-            decomposer = open_decomposer(pool.card(pool.decomposer))
-            calibration = Calibration(
-                pool, client, decomposer, meter, lambda answer, gold: answer == gold
-            )
-            write_outcomes(await calibration.run(wanted, say), out)
+
+            async def run(decomposer: Decomposer) -> Measured:
+                meter = Meter(ledger, new_id())
+                return await Calibration(
+                    pool, client, decomposer, meter, lambda answer, gold: answer == gold
+                ).run(wanted, say)
+
+            write_outcomes(await run(open_decomposer(pool.card(pool.decomposer))), out)
+            write_queries(await run(Direct()), out)
             await client.close()
 
     asyncio.run(measure())

@@ -50,6 +50,11 @@ def trained_splits(pool: Pool) -> frozenset[str]:
     return frozenset(getattr(pool, "splits", None) or ())
 
 
+def is_made(benchmark: Benchmark) -> bool:
+    """Tell whether `make_items` makes items of a benchmark."""
+    return benchmark is SCAN or benchmark is ARITHMETIC
+
+
 def make_items(benchmark: Benchmark, split: str, seed: int, count: int | None) -> tuple[Item, ...]:
     """Return the test items of a split: SCAN's whole side, or `count` arithmetic ones by seed.
 
@@ -67,7 +72,7 @@ def make_items(benchmark: Benchmark, split: str, seed: int, count: int | None) -
         )
     if benchmark is SCAN:
         raise ConfigError("SCAN's split simple is random: give its official file with --items")
-    raise ConfigError(f"{benchmark.name}: give its items with --items FILE.jsonl")
+    raise ConfigError(f"{benchmark.name}: give its items with --items FILE.jsonl or FOLDER")
 
 
 def is_trained_on(benchmark: Benchmark, split: str, item: Item) -> bool:

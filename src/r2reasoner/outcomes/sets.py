@@ -6,9 +6,9 @@ guessed. Leaves out outcomes of single subtasks and of plans.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from r2reasoner.outcomes.store import OutcomeStore
 from r2reasoner.types import to_dollars
 
 Floats = npt.NDArray[np.float64]
+Cells: TypeAlias = dict[tuple[str, str], list[tuple[float, float]]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +73,14 @@ class OutcomeSet:
         )
 
     @property
+    def mean_prices(self) -> Floats:
+        """Return each model's mean price in dollars, NaN where none is known."""
+        there = ~np.isnan(self.prices)
+        sums = np.where(there, self.prices, 0.0).sum(axis=0)
+        means: Floats = np.where(there.any(axis=0), sums / np.maximum(there.sum(axis=0), 1), np.nan)
+        return means
+
+    @property
     def coverage(self) -> float:
         """Return the share of (item, model) pairs that were recorded and judged."""
         return float(np.mean(~np.isnan(self.scores)))
@@ -92,7 +101,7 @@ def outcome_sets(store: OutcomeStore) -> dict[str, OutcomeSet]:
 
 def _set(name: str, outcomes: Sequence[Outcome], store: OutcomeStore) -> OutcomeSet:
     items: dict[str, tuple[str, str]] = {}
-    cells: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    cells: Cells = {}
     for outcome in outcomes:
         answer = store.get(outcome.key)
         if answer is None or outcome.score is None:
@@ -100,12 +109,21 @@ def _set(name: str, outcomes: Sequence[Outcome], store: OutcomeStore) -> Outcome
         items.setdefault(outcome.item, (asked(answer), outcome.group or ""))
         price = float("nan") if answer.cost is None else float(to_dollars(answer.cost))
         cells.setdefault((outcome.item, outcome.model), []).append((outcome.score, price))
+    return table(name, items, cells)
+
+
+def table(name: str, items: Mapping[str, tuple[str, str]], cells: Cells) -> OutcomeSet:
+    """Return the set of items (id -> text and group) and of what was found of each with models.
+
+    `cells`: (id, model) -> scores with their prices in dollars, of which the mean counts.
+    """
     models = sorted({model for _, model in cells})
     scores = np.full((len(items), len(models)), np.nan)
     prices = np.full((len(items), len(models)), np.nan)
     rows = {item: i for i, item in enumerate(items)}
+    columns = {model: m for m, model in enumerate(models)}
     for (item, model), found in cells.items():
-        i, m = rows[item], models.index(model)
+        i, m = rows[item], columns[model]
         scores[i, m], prices[i, m] = np.mean(found, axis=0)
     texts, groups = zip(*items.values(), strict=True)
     whole = OutcomeSet(name, tuple(items), texts, groups, tuple(models), scores, prices)

@@ -18,6 +18,8 @@ from typing import Final, Literal, NamedTuple
 from r2reasoner.errors import ConfigError
 from r2reasoner.types import Pico, Usage
 
+LIGHT: Final = "light:"
+"""What stands before a light router's name where a pool's allocator is one."""
 MOST_LEVELS: Final = 9
 MOST_MODELS: Final = 12
 """Most settings of the dial, and most workers, that a policy in the line format has words for."""
@@ -125,11 +127,11 @@ class Card:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """The models at hand. `allocator` names a policy, or one of the built-in allocators.
+    """The models at hand. `allocator` names a policy, a built-in allocator, or `light:ROUTER`.
 
     `splits` are the benchmark splits that the models were trained for; empty: any.
-    `decomposer` names a policy or a worker. `outcomes` is the folder or file of measured
-    outcomes that the calibrated allocator reads, or None.
+    `decomposer` names a policy or a worker. `outcomes` is the file of measured outcomes that the
+    calibrated allocator and light routers read (these also the folder of a store), or None.
     """
 
     name: str

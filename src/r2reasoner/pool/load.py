@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from r2reasoner.config import TABLE, did_you_mean, read_toml, settings
 from r2reasoner.errors import ConfigError
-from r2reasoner.pool.cards import Card, Endpoint, Pool
+from r2reasoner.pool.cards import LIGHT, Card, Endpoint, Pool
 from r2reasoner.pool.prices import public_price
 from r2reasoner.pool.tables import CardFile, CardTable, EndpointTable, PoolFile, PoolTable
 
@@ -193,7 +193,8 @@ def _disagreements(parsed: PoolFile) -> Iterable[str]:
             f"pool.decomposer: no worker or policy {parsed.pool.decomposer!r}"
             f"{did_you_mean(parsed.pool.decomposer, seen)}"
         )
-    if parsed.pool.allocator not in seen | ALLOCATORS:
+    light = parsed.pool.allocator.startswith(LIGHT)
+    if not light and parsed.pool.allocator not in seen | ALLOCATORS:
         yield (
             f"pool.allocator: {parsed.pool.allocator!r} is neither built in nor a worker or policy"
             f"{did_you_mean(parsed.pool.allocator, seen | ALLOCATORS)}"

@@ -66,10 +66,10 @@ class _Table(BaseModel):
 
 
 class PoolTable(_Table):
-    """`[pool]`. `decomposer` names a model; `allocator` names one, or a built-in allocator.
+    """`[pool]`. `decomposer` names a model; `allocator` one, or a built-in one, or `light:ROUTER`.
 
-    `outcomes` is where the calibrated allocator finds measured outcomes. `splits`: the benchmark
-    splits that the models were trained for, as `length`; none means any.
+    `outcomes` is where calibrated and light allocators find measured outcomes. `splits`: the
+    benchmark splits that the models were trained for, as `length`; none means any.
     """
 
     name: _Text

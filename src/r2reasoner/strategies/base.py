@@ -5,17 +5,32 @@ differ by how it decides and by nothing else.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from r2reasoner.allocator import per_subtask
 from r2reasoner.budget import Meter
 from r2reasoner.client import Client
 from r2reasoner.config import Settings
+from r2reasoner.config import settings as checked
 from r2reasoner.ledger import Ledger
 from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.router import Router
 from r2reasoner.types import Allocation, Choice, Plan, Query
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerKey:
+    """What is right, for strategies that nobody could run.
+
+    `right`: text as asked, answer -> whether that is right, None where it cannot be said; it never
+    raises. `subtasks`: it can also say it of subtasks, not of whole queries alone. `blocking`: it
+    may take more than a few milliseconds.
+    """
+
+    right: Callable[[str, str], bool | None]
+    subtasks: bool = False
+    blocking: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +42,13 @@ class StrategyContext:
     ledger: Ledger
     client: Client
     seed: int = 0
+    key: AnswerKey | None = None
+
+
+def at_dial(context: StrategyContext, trade_off: str) -> StrategyContext:
+    """Return the context at another trade-off. Raises ConfigError for a wrong one."""
+    dial = checked(trade_off=trade_off).trade_off
+    return replace(context, settings=replace(context.settings, trade_off=dial))
 
 
 Strategy: TypeAlias = Callable[[StrategyContext], Router]

@@ -17,6 +17,7 @@ from r2reasoner.decomposer import (
     PolicyDecomposer,
     PromptedDecomposer,
 )
+from r2reasoner.pool.cards import Card
 from r2reasoner.router import Router
 from r2reasoner.strategies.base import StrategyContext, always
 from r2reasoner.types import Plan, Query
@@ -43,19 +44,24 @@ class InTurn:
 def cot(context: StrategyContext) -> Router:
     """Return a router whose strongest worker plans and then works alone, in sequence."""
     strongest = context.pool.strongest
-    planner = context.pool.card(context.pool.decomposer)
-    most = context.settings.max_subtasks
-    inner: Decomposer = PromptedDecomposer(strongest, most)
-    if planner.plan_format == "line":
-        inner = PolicyDecomposer(
-            replace(planner, price=strongest.price), most, trade_off=context.settings.trade_off
-        )
     return Router.open(
         replace(context.pool, workers=(strongest,)),
         context.settings,
         context.ledger,
         client=context.client,
-        decomposer=InTurn(inner),
+        decomposer=planned_by(strongest, context),
         allocator=always(strongest, "cot"),
         parallel=False,
     )
+
+
+def planned_by(worker: Card, context: StrategyContext) -> InTurn:
+    """Return the chains that a worker plans, or the pool's policy at that worker's price."""
+    planner = context.pool.card(context.pool.decomposer)
+    most = context.settings.max_subtasks
+    inner: Decomposer = PromptedDecomposer(worker, most)
+    if planner.plan_format == "line":
+        inner = PolicyDecomposer(
+            replace(planner, price=worker.price), most, trade_off=context.settings.trade_off
+        )
+    return InTurn(inner)

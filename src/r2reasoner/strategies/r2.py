@@ -5,11 +5,8 @@ calls. Ours may answer directly, bills the policies' tokens too, and has one dia
 trade-off 0.5, so that a result can hold a curve instead of a point.
 """
 
-from dataclasses import replace
-
-from r2reasoner.config import settings as checked
 from r2reasoner.router import Router
-from r2reasoner.strategies.base import StrategyContext
+from r2reasoner.strategies.base import StrategyContext, at_dial
 
 
 def r2(context: StrategyContext) -> Router:
@@ -19,5 +16,4 @@ def r2(context: StrategyContext) -> Router:
 
 def r2_at(context: StrategyContext, trade_off: str) -> Router:
     """Return the pool's own router at another trade-off. Raises ConfigError for a wrong one."""
-    dial = checked(trade_off=trade_off).trade_off
-    return r2(replace(context, settings=replace(context.settings, trade_off=dial)))
+    return r2(at_dial(context, trade_off))

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible gateway over the engine: routing, keys with hard budgets, a dashboard."""

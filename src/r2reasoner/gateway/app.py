@@ -1,0 +1,69 @@
+"""The gateway's routes, as a Starlette application.
+
+Every error leaves in OpenAI's shape. The routes of the API are plain functions on the hot path;
+the dashboard brings its own.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+
+from r2reasoner.chat import Refusal
+from r2reasoner.errors import R2Error
+from r2reasoner.gateway import api, dashboard
+from r2reasoner.gateway.errors import error_response, refusal_of
+from r2reasoner.gateway.front import Front
+from r2reasoner.gateway.gateway import Gateway
+
+
+def build(gateway: Gateway) -> Starlette:
+    """Return the application; closing it closes the gateway."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await gateway.aclose()
+
+    routes: list[BaseRoute] = [*api.routes(gateway), *dashboard.routes(gateway)]
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={
+            Refusal: _refused,
+            R2Error: _failed,
+            HTTPException: _no_route,
+            Exception: _broken,
+        },
+    )
+    app.add_middleware(Front, gateway=gateway)
+    return app
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return error_response(error)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, R2Error)
+    return error_response(refusal_of(error))
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    refusal = Refusal(
+        error.status_code, f"{request.method} {request.url.path[:80]}: {error.detail}"
+    )
+    return JSONResponse(refusal.as_object(), error.status_code, headers=error.headers)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """Say that the fault is ours and nothing of what it is, which the log has."""
+    return error_response(Refusal(500, "the gateway failed", code="internal_error"))

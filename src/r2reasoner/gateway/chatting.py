@@ -1,0 +1,281 @@
+"""POST /v1/chat/completions: from a request to its answer, streamed or whole.
+
+Nothing is dispatched before who asks, what is asked, and what may be spent have been checked.
+"""
+
+import json
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from r2reasoner.budget import Meter
+from r2reasoner.chat import DONE, Refusal, event
+from r2reasoner.errors import R2Error
+from r2reasoner.gateway import direct, routed
+from r2reasoner.gateway.answers import Writer, dollars
+from r2reasoner.gateway.auth import Caller, authenticate
+from r2reasoner.gateway.errors import over_budget, refusal_of
+from r2reasoner.gateway.gateway import Gateway
+from r2reasoner.gateway.keys import OverRate
+from r2reasoner.gateway.parts import Done, Part
+from r2reasoner.gateway.routing import ROUTER, Direct, Routed, Way, way_of
+from r2reasoner.gateway.stream import EventStream, as_events, unless_gone
+from r2reasoner.gateway.wire import MAX_BODY_BYTES, Asked, read_asked
+from r2reasoner.ledger import new_id
+from r2reasoner.types import Pico
+
+LOG: Final = logging.getLogger("r2reasoner.gateway")
+BYPASS: Final = "x-r2-bypass"
+MOST_DISCARDED: Final = 8 << 20
+"""A body too large is read so far, because a client that still sends may not see the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One request that may be answered."""
+
+    gateway: Gateway
+    caller: Caller
+    asked: Asked
+    way: Way
+    trace_id: str
+    notes: dict[str, Any]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x-r2-trace-id": self.trace_id}
+
+
+async def chat(gateway: Gateway, request: Request) -> ASGIApp:
+    """Answer a request. Raises Refusal."""
+    caller = await authenticate(gateway, request)
+    asked = read_asked(await read_body(request))
+    caller.check_model(asked.model)
+    turn = _Turn(
+        gateway,
+        caller,
+        asked,
+        _way(gateway, caller, asked, request),
+        new_id(),
+        request.scope["r2"],
+    )
+    turn.notes.update(model=asked.model, trace=turn.trace_id, stream=asked.stream)
+    if caller.key is not None:
+        turn.notes["key"] = caller.key.name
+        await _admit(turn)
+    name = gateway.cache.name(caller.who, asked, turn.way.settings)
+    if name is not None and (kept := gateway.cache.get(name)) is not None:
+        gateway.metrics.cache_hits.inc()
+        return _again(turn, kept)
+    writer = Writer(turn.trace_id, asked.model, gateway.pool)
+    if asked.stream:
+        return _stream(turn, writer, name)
+    answered = await unless_gone(request.receive, _whole(turn))
+    if answered is None:
+        turn.notes["gone"] = True
+        return Response(status_code=499)
+    body = writer.completion(answered)
+    if name is not None:
+        gateway.cache.put(name, body)
+    return _json(body, turn.headers | _cost_header(answered.cost))
+
+
+async def read_body(request: Request) -> bytes:
+    """Return a request's body, however it is sent. Raises Refusal (413) where it is too large."""
+    declared = request.headers.get("content-length", "0")
+    size = int(declared) if declared.isdigit() else 0
+    pieces: list[bytes] = []
+    got = 0
+    try:
+        if size <= MOST_DISCARDED:
+            async for piece in request.stream():
+                got += len(piece)
+                if got > MOST_DISCARDED:
+                    break
+                if max(size, got) <= MAX_BODY_BYTES:
+                    pieces.append(piece)
+    except ClientDisconnect:
+        raise Refusal(400, "the body broke off") from None
+    if max(size, got) > MAX_BODY_BYTES:
+        raise Refusal(
+            413,
+            f"the body is larger than {MAX_BODY_BYTES} bytes",
+            code="body_too_large",
+            headers={"connection": "close"},
+        )
+    return b"".join(pieces)
+
+
+def _way(gateway: Gateway, caller: Caller, asked: Asked, request: Request) -> Way:
+    """Return how a request is answered, a canary's by the router although it names a model."""
+    bypass = request.headers.get(BYPASS) == "1"
+    way = way_of(asked, gateway.pool, gateway.settings, bypass=bypass)
+    named = not asked.model.startswith(ROUTER)
+    if named and not bypass and gateway.trial.is_canary(asked, caller.who):
+        request.scope["r2"]["canary"] = True
+        return Routed(way.settings, direct=False)
+    return way
+
+
+async def _admit(turn: _Turn) -> None:
+    """Raise Refusal where a key has no request (429) or no money (402) left.
+
+    Money is held before each call anyway; asking first saves a plan that nobody could pay for.
+    """
+    keys, key = turn.gateway.keys, turn.caller.key
+    assert key is not None
+    try:
+        await keys.admit(key)
+    except OverRate as error:
+        raise Refusal(
+            429,
+            str(error),
+            code="rate_limit_exceeded",
+            headers={"retry-after": str(error.retry_after_s)},
+        ) from None
+    if key.has_budget and isinstance(turn.way, Routed):
+        left = (await keys.spending(key)).left(key)
+        if left is not None and left <= 0:
+            raise over_budget(f"the budget of key {key.name!r} is used up", left)
+
+
+async def _parts(turn: _Turn) -> AsyncGenerator[Part, None]:
+    """Yield the answer's parts, and book what it cost whatever happens."""
+    gateway, key = turn.gateway, turn.caller.key
+    meter = gateway.meter(turn.trace_id, turn.way.settings, key)
+    running = gateway.live.start(turn.trace_id, None if key is None else key.id)
+    if key is not None:
+        gateway.keys.record(key, turn.trace_id)
+    how = (gateway, turn.asked)
+    if isinstance(turn.way, Routed):
+        parts = routed.answer(*how, turn.way, turn.trace_id, meter, running)
+    else:
+        parts = direct.answer(*how, turn.way, turn.trace_id, meter, running)
+    try:
+        async with aclosing(parts):
+            async for part in parts:
+                yield part
+                if isinstance(part, Done):
+                    _shadow(turn, part.cost)
+    finally:
+        gateway.live.end(turn.trace_id)
+        _book(turn, meter)
+
+
+def _book(turn: _Turn, meter: Meter) -> None:
+    turn.gateway.metrics.count(tuple(meter.calls))
+    turn.notes["calls"] = len(meter.calls)
+    turn.notes["cost"] = dollars(meter.spent)
+
+
+async def _whole(turn: _Turn) -> Done:
+    done: Done | None = None
+    try:
+        async with aclosing(_parts(turn)) as parts:
+            async for part in parts:
+                done = part if isinstance(part, Done) else done
+    except R2Error as error:
+        raise _with_trace(refusal_of(error), turn) from None
+    except Refusal as refusal:
+        raise _with_trace(refusal, turn) from None
+    assert done is not None
+    return done
+
+
+def _with_trace(refusal: Refusal, turn: _Turn) -> Refusal:
+    refusal.headers = {**refusal.headers, **turn.headers}
+    return refusal
+
+
+def _stream(turn: _Turn, writer: Writer, name: bytes | None) -> EventStream:
+    async def keeping() -> AsyncGenerator[Part, None]:
+        async with aclosing(_parts(turn)) as parts:
+            async for part in parts:
+                if isinstance(part, Done) and name is not None and part.choices:
+                    turn.gateway.cache.put(name, writer.completion(part))
+                yield part
+
+    options = turn.gateway.options
+    return EventStream(
+        as_events(keeping(), writer, include_usage=turn.asked.include_usage),
+        turn.headers,
+        keep_alive_s=options.keep_alive_s,
+        write_timeout_s=options.write_timeout_s,
+    )
+
+
+def _again(turn: _Turn, kept: Mapping[str, Any]) -> ASGIApp:
+    """Return a kept answer: it costs nothing, and says that it is one."""
+    turn.notes["cached"] = True
+    body = {**kept, "r2": {**kept["r2"], "cached": True}}
+    headers = {"x-r2-trace-id": kept["r2"]["trace_id"], **_cost_header(0)}
+    if not turn.asked.stream:
+        return _json(body, headers)
+    return Response(b"".join(_as_chunks(body, turn.asked)), 200, headers, "text/event-stream")
+
+
+def _as_chunks(body: Mapping[str, Any], asked: Asked) -> list[bytes]:
+    head = {**body, "object": "chat.completion.chunk"}
+    usage, block = head.pop("usage"), head.pop("r2")
+    deltas = [{"index": c["index"], "delta": c["message"]} for c in body["choices"]]
+    ends = [
+        {"index": c["index"], "delta": {}, "finish_reason": c["finish_reason"]}
+        for c in body["choices"]
+    ]
+    chunks = [
+        event({**head, "choices": [{**d, "finish_reason": None} for d in deltas]}),
+        event({**head, "choices": ends, "r2": block}),
+    ]
+    if asked.include_usage:
+        chunks.append(event({**head, "choices": [], "usage": usage}))
+    return [*chunks, DONE]
+
+
+def _shadow(turn: _Turn, cost: Pico | None) -> None:
+    """Route a request in the background that was answered directly, to compare the cost."""
+    gateway, asked = turn.gateway, turn.asked
+    if (
+        cost is None
+        or not isinstance(turn.way, Direct)
+        or asked.model.startswith(ROUTER)
+        or not gateway.trial.is_shadowed(asked, turn.caller.who)
+    ):
+        return
+    gateway.trial.run(_route_in_background(turn, cost))
+
+
+async def _route_in_background(turn: _Turn, cost: Pico) -> None:
+    gateway, way = turn.gateway, Routed(turn.way.settings, direct=False)
+    trace_id = new_id()
+    meter = gateway.meter(trace_id, way.settings, None)
+    running = gateway.live.start(trace_id, None)
+    told = {"shadow_of": turn.trace_id, "trace": trace_id, "direct": dollars(cost)}
+    try:
+        async with aclosing(
+            routed.answer(gateway, turn.asked, way, trace_id, meter, running)
+        ) as parts:
+            async for _ in parts:
+                pass
+        told["status"] = "answered"
+    except (Refusal, R2Error) as error:
+        told["status"] = type(error).__name__
+    finally:
+        gateway.live.end(trace_id)
+        gateway.metrics.count(tuple(meter.calls))
+        gateway.metrics.shadow_dollars.labels("direct").inc(float(dollars(cost) or 0))
+        gateway.metrics.shadow_dollars.labels("routed").inc(float(dollars(meter.spent) or 0))
+        LOG.info(json.dumps(told | {"routed": dollars(meter.spent)}))
+
+
+def _cost_header(cost: Pico | None) -> dict[str, str]:
+    return {"x-r2-cost": dollars(cost) or "unknown"}
+
+
+def _json(body: Any, headers: Mapping[str, str]) -> Response:
+    return Response(json.dumps(body).encode(), 200, dict(headers), "application/json")

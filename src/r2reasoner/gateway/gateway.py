@@ -1,0 +1,132 @@
+"""What the gateway holds while it runs: pool, ledger, keys, client, what is in flight.
+
+The engine's routers depend on the dial alone, so each setting's decomposer and allocator are made
+once and kept. Leaves out HTTP (`app.py`) and what a request means (`wire.py`, `routing.py`).
+"""
+
+import hmac
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from r2reasoner.budget import Meter
+from r2reasoner.client import PoolClient, RelayingClient
+from r2reasoner.client.secret import Secret
+from r2reasoner.config import Settings
+from r2reasoner.gateway.breaker import Breaker
+from r2reasoner.gateway.cache import Cache
+from r2reasoner.gateway.keys import Key, Keys
+from r2reasoner.gateway.live import Live
+from r2reasoner.gateway.metrics import Metrics
+from r2reasoner.gateway.purse import KeyMeter
+from r2reasoner.gateway.trial import Trial
+from r2reasoner.ledger import Ledger
+from r2reasoner.pool.cards import Pool
+from r2reasoner.router import Router
+
+ADMIN_ENV: Final = "R2REASONER_ADMIN_KEY"
+MOST_DIALS: Final = 64
+DIAL_DIGITS: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the gateway runs, as the operator set it.
+
+    `open_access` lets requests in without a key while none was ever made. `cache_entries` 0 keeps
+    no answers. `keep_alive_s` is how often a silent stream says that it lives; `write_timeout_s`
+    how long a client may leave what was sent unread.
+    """
+
+    open_access: bool = True
+    cache_entries: int = 0
+    cache_ttl_s: float = 3600.0
+    shadow: float = 0.0
+    canary: float = 0.0
+    keep_alive_s: float = 10.0
+    write_timeout_s: float = 60.0
+
+
+@dataclass(slots=True)
+class Gateway:
+    """The state of one gateway process. Use `open`, and `aclose` it in the loop that served."""
+
+    pool: Pool
+    settings: Settings
+    ledger: Ledger
+    keys: Keys
+    client: Breaker
+    admin_key: Secret | None
+    options: Options
+    metrics: Metrics
+    live: Live
+    cache: Cache
+    trial: Trial
+    draining: bool = False
+    _routers: OrderedDict[float, Router] = field(default_factory=OrderedDict)
+
+    @classmethod
+    def open(
+        cls,
+        pool: Pool,
+        settings: Settings,
+        ledger: Ledger,
+        keys: Keys,
+        *,
+        client: RelayingClient | None = None,
+        admin_key: Secret | None = None,
+        options: Options | None = None,
+    ) -> Self:
+        """Return a gateway over a pool; ledger and keys stay the caller's to close."""
+        options = options or Options()
+        metrics = Metrics()
+        return cls(
+            pool=pool,
+            settings=settings,
+            ledger=ledger,
+            keys=keys,
+            client=Breaker(client or PoolClient(), metrics),
+            admin_key=admin_key,
+            options=options,
+            metrics=metrics,
+            live=Live(),
+            cache=Cache(options.cache_entries, options.cache_ttl_s),
+            trial=Trial(options.shadow, options.canary),
+        )
+
+    def router(self, settings: Settings) -> Router:
+        """Return a router for one request's settings. Raises ConfigError."""
+        dial = round(settings.trade_off, DIAL_DIGITS)
+        known = self._routers.get(dial)
+        if known is None:
+            known = self._routers[dial] = Router.open(
+                self.pool, settings, self.ledger, client=self.client
+            )
+            if len(self._routers) > MOST_DIALS:
+                self._routers.popitem(last=False)
+        self._routers.move_to_end(dial)
+        return Router(
+            self.pool, settings, self.ledger, self.client, known.decomposer, known.allocator
+        )
+
+    def meter(self, query_id: str, settings: Settings, key: Key | None) -> Meter:
+        """Return the bill of one request; with a key, the key pays."""
+        if key is None:
+            return Meter(self.ledger, query_id, settings.cap)
+        return KeyMeter(self.ledger, query_id, settings.cap, self.keys, key)
+
+    def is_admin_key(self, text: str) -> bool:
+        """Tell whether a text is the admin key, in constant time; False while there is none."""
+        if self.admin_key is None:
+            return False
+        return hmac.compare_digest(
+            text.encode("utf-8", "surrogatepass"), self.admin_key.reveal().encode()
+        )
+
+    async def aclose(self) -> None:
+        """End what runs in the background, close the client, write what is queued."""
+        self.draining = True
+        await self.trial.aclose()
+        await self.client.close()
+        await self.keys.flush()
+        await self.ledger.flush()

@@ -1,0 +1,66 @@
+"""What Prometheus reads: requests, time, tokens, money, what is in flight. No prompts, no keys."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from r2reasoner.types import Call, CallOutcome, to_dollars
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS: Final = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class Metrics:
+    """The figures of one gateway, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "r2_requests", "Requests answered.", ("route", "status"), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "r2_request_seconds",
+            "Time to the end of an answer.",
+            ("route",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge("r2_in_flight", "Requests being answered.", registry=self.registry)
+        self.calls = Counter(
+            "r2_calls", "Calls to models.", ("model", "role", "outcome"), registry=self.registry
+        )
+        self.tokens = Counter(
+            "r2_tokens", "Tokens billed.", ("model", "direction"), registry=self.registry
+        )
+        self.dollars = Counter(
+            "r2_cost_dollars", "Money billed.", ("model",), registry=self.registry
+        )
+        self.cache_hits = Counter(
+            "r2_cache_hits", "Answers given from the cache.", registry=self.registry
+        )
+        self.shadow_dollars = Counter(
+            "r2_shadow_dollars",
+            "Cost of the requests that were also routed in the background, by way.",
+            ("way",),
+            registry=self.registry,
+        )
+        self.breaker_open = Gauge(
+            "r2_breaker_open",
+            "1 while an endpoint is left alone.",
+            ("endpoint",),
+            registry=self.registry,
+        )
+
+    def count(self, calls: tuple[Call, ...]) -> None:
+        """Count the calls of one request."""
+        for call in calls:
+            self.calls.labels(call.model, call.role.value, call.outcome.value).inc()
+            if call.outcome is CallOutcome.FAILED:
+                continue
+            self.tokens.labels(call.model, "input").inc(call.usage.input_tokens)
+            self.tokens.labels(call.model, "output").inc(call.usage.output_tokens)
+            self.dollars.labels(call.model).inc(float(to_dollars(call.cost or 0)))
+
+    def text(self) -> bytes:
+        """Return the figures as Prometheus reads them."""
+        return generate_latest(self.registry)

@@ -1,0 +1,155 @@
+"""Server-sent events to a client that may be slow, silent or gone.
+
+Errors before the first event are ordinary responses; after it, an error event ends the stream.
+While nothing comes a comment says that the stream lives. A client that leaves, or does not read,
+ends what is being done for it.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from starlette.types import Message, Receive, Scope, Send
+
+from r2reasoner.chat import DONE, Refusal, event
+from r2reasoner.errors import R2Error
+from r2reasoner.gateway.answers import Writer, full_usage, r2_block
+from r2reasoner.gateway.errors import error_response, refusal_of
+from r2reasoner.gateway.parts import Delta, Done, Parts, Progress
+
+KEEP_ALIVE: Final = b": keep-alive\n\n"
+
+
+async def as_events(
+    parts: Parts, writer: Writer, *, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """Yield an answer as the events of a stream. Raises what `parts` raises before the first."""
+    begun = False
+    try:
+        async for part in parts:
+            if not begun and not (isinstance(part, Delta) and _has_role(part)):
+                yield writer.delta({"role": "assistant", "content": ""})
+            begun = True
+            match part:
+                case Progress(text=text):
+                    yield writer.delta({"reasoning_content": text})
+                case Delta(choices=choices):
+                    yield writer.chunk(choices)
+                case Done():
+                    yield writer.chunk(part.finish, {"r2": r2_block(part, writer.pool)})
+                    if include_usage:
+                        yield writer.chunk([], {"usage": full_usage(part.usage)})
+                    yield DONE
+    except (Refusal, R2Error) as error:
+        refusal = error if isinstance(error, Refusal) else refusal_of(error)
+        if not begun:
+            raise refusal from None
+        yield event(refusal.as_object())
+        yield DONE
+    finally:
+        await parts.aclose()
+
+
+def _has_role(part: Delta) -> bool:
+    return any("role" in (choice.get("delta") or {}) for choice in part.choices)
+
+
+class EventStream:
+    """A response of server-sent events."""
+
+    def __init__(
+        self,
+        source: AsyncGenerator[bytes, None],
+        headers: Mapping[str, str],
+        *,
+        keep_alive_s: float,
+        write_timeout_s: float,
+    ) -> None:
+        self._source = source
+        self._more = headers
+        self._headers = {
+            "content-type": "text/event-stream; charset=utf-8",
+            "cache-control": "no-cache",
+            "x-accel-buffering": "no",
+            **headers,
+        }
+        self._keep_alive_s = keep_alive_s
+        self._write_timeout_s = write_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        gone = asyncio.create_task(until_gone(receive))
+        try:
+            await self._run(scope, receive, send, gone)
+        except TimeoutError:
+            pass  # nobody reads: the connection is dropped, because the response has no end
+        finally:
+            gone.cancel()
+            with suppress(asyncio.CancelledError):
+                await gone
+            await self._source.aclose()
+
+    async def _run(
+        self, scope: Scope, receive: Receive, send: Send, gone: "asyncio.Task[None]"
+    ) -> None:
+        begun = False
+        while True:
+            coming = asyncio.ensure_future(anext(self._source, None))
+            try:
+                while not coming.done():
+                    await asyncio.wait(
+                        {coming, gone},
+                        timeout=self._keep_alive_s,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+                    if gone.done():
+                        return
+                    if not coming.done():
+                        begun = await self._send(send, KEEP_ALIVE, begun=begun)
+                chunk = await coming
+            except Refusal as refusal:
+                if begun:
+                    await self._send(send, event(refusal.as_object()) + DONE, begun=True)
+                    break
+                refusal.headers = {**refusal.headers, **self._more}
+                await error_response(refusal)(scope, receive, send)
+                return
+            finally:
+                if not coming.done():
+                    coming.cancel()
+                    await asyncio.gather(coming, return_exceptions=True)
+            if chunk is None:
+                break
+            begun = await self._send(send, chunk, begun=begun)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send, data: bytes, *, begun: bool) -> bool:
+        async with asyncio.timeout(self._write_timeout_s):
+            if not begun:
+                headers = [(k.encode(), v.encode()) for k, v in self._headers.items()]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        return True
+
+
+async def until_gone(receive: Receive) -> None:
+    """Return when the client has left."""
+    while True:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+
+
+async def unless_gone(receive: Receive, work: Any) -> Any:
+    """Return what a coroutine returns, or None when the client left first: then it is cancelled."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.create_task(until_gone(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return await task if task.done() else None
+    finally:
+        for each in (task, gone):
+            if not each.done():
+                each.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
