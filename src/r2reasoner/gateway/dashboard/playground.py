@@ -81,6 +81,7 @@ async def _lines(desk: Desk, question: Question) -> AsyncIterator[str]:
         async with aclosing(router.run(query, direct=question.direct)) as events:
             async for event in events:
                 if isinstance(event, Trace):
+                    gateway.metrics.count(event.calls)
                     await gateway.ledger.flush()
                     yield _line(_end(event, desk))
                     return
