@@ -13,7 +13,8 @@ demo: $(VENV)/.runtime  ## set up, then the main job on the nano pool (no key, n
 test: $(VENV)/.dev  ## set up, then the fast suite
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.dev  ## the long tests, and those that train
+test-slow: $(VENV)/.dev  ## the long tests, those that train, and those that need a browser
+	scripts/system-packages chromium:chromium
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.dev  ## ruff and mypy

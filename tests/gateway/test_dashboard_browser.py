@@ -23,9 +23,12 @@ SHOTS = os.environ.get("R2REASONER_SHOTS")
 PAGES = ("/", "/traces", "/playground", "/pool", "/keys")
 PLANNER = plan_json("34 * 5", "7 * 8", ("#1 + #2", [1, 2]))
 
-pytestmark = pytest.mark.skipif(
-    BINARY is None, reason="no Chromium here (apt-get install chromium, or R2REASONER_CHROMIUM)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        BINARY is None, reason="no Chromium here (apt-get install chromium, or R2REASONER_CHROMIUM)"
+    ),
+]
 
 
 @asynccontextmanager
