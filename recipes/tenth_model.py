@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=3, help="of the items and the intervals")
     parser.add_argument("--trade-off", type=float, default=0.3)
     parser.add_argument("--work", type=Path, default=Path("runs/tenth-model"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results/tenth-model.json"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/training/tenth-model.json"))
     options = parser.parse_args()
     lines = asyncio.run(compare(options))
     write_result(
