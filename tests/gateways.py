@@ -22,6 +22,7 @@ from r2reasoner.gateway.keys import Keys
 from r2reasoner.gateway.server import Server, bind
 from r2reasoner.ledger import Ledger
 from r2reasoner.pool.cards import Pool
+from r2reasoner.types import Trace
 
 ADMIN = "admin-of-the-tests"
 ABLE = frozenset({"tools", "images", "json", "n"})
@@ -45,6 +46,11 @@ class Served:
     @property
     def keys(self) -> Keys:
         return self.gateway.keys
+
+    async def trace(self, trace_id: str) -> Trace:
+        """Return a trace that may still be on its way to the ledger."""
+        await self.ledger.flush()
+        return self.ledger.trace(trace_id)
 
     def client(self, key: str = "none", **more: Any) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=self.base_url, api_key=key, **{"max_retries": 0, **more})

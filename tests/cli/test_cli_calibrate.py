@@ -15,7 +15,8 @@ from typer.testing import CliRunner, Result
 import pools
 import toy_pool
 from r2reasoner.allocator import CalibratedAllocator, open_allocator
-from r2reasoner.cli.calibrate import register
+from r2reasoner.benchmarks import SCORERS
+from r2reasoner.cli.calibrate import Exam, register
 from r2reasoner.errors import ConfigError, DataError
 from r2reasoner.estimate import OutcomeModel
 from r2reasoner.evaluation.spending import CapReached
@@ -237,3 +238,12 @@ def test_the_nano_pool_on_items_of_a_benchmark(nano: Pool) -> None:
     assert [row["model"] for row in done["models"]] == [card.name for card in nano.workers]
     assert done["pool_lines"] == [f'outcomes = "{Path("nano-outcomes.npz").resolve()}"']
     assert done["models"][-1]["right"] > done["models"][0]["right"]
+
+
+def test_items_of_a_benchmark_are_judged_by_its_own_scorer(nano: Pool, tmp_path: Path) -> None:
+    row = {"id": "1", "stem": "?", "choices": {k: k * 2 for k in "ABCDE"}, "answer": "B"}
+    (tmp_path / "csqa.jsonl").write_text(json.dumps(row) + "\n")
+    exam = Exam.load(tmp_path / "csqa.jsonl", None, "csqa", nano)
+    assert exam.scorer == "csqa"
+    grade, gold = SCORERS[exam.scorer], exam.items[0].gold
+    assert [grade(answer, gold) for answer in ("The answer is (B).", "C")] == [True, False]

@@ -576,7 +576,7 @@ class TestThePlayground:
                     "/playground", token=token, query="what is 12 + 34 * 5", trade_off="0.5"
                 )
             events = [json.loads(line) for line in text.splitlines()]
-            trace = served.ledger.trace(events[-1]["id"])
+            trace = await served.trace(events[-1]["id"])
         assert status == 200
         kinds = [event["type"] for event in events]
         assert kinds[:3] == ["begun", "planned", "allocated"]
@@ -597,7 +597,7 @@ class TestThePlayground:
                 _, text, _ = await browser.post(
                     "/playground", token=token, query="what is 1 + 1", direct="on"
                 )
-            trace = served.ledger.trace(json.loads(text.splitlines()[-1])["id"])
+            trace = await served.trace(json.loads(text.splitlines()[-1])["id"])
         assert trace.plan.is_direct
         assert Role.DECOMPOSER not in {call.role for call in trace.calls}
 

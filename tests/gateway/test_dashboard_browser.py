@@ -112,7 +112,7 @@ async def test_a_question_is_watched_and_its_trace_opened(tmp_path: Path) -> Non
                     await tab.picture(Path(SHOTS) / "asked-1280-light.png")
                 await tab.leave_by("document.querySelector('#bill a').click()")
                 assert HOSTILE in await tab.run("document.querySelector('#answer pre').textContent")
-            trace = served.ledger.trace(served.ledger.traces(limit=1)[0].id)
+            trace = await served.trace(served.ledger.traces(limit=1)[0].id)
     assert trace.trade_off == 0.75
 
 

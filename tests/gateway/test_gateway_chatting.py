@@ -48,7 +48,7 @@ class TestTheOfficialClient:
                         model="r2reasoner:0.5", messages=turn()
                     )
                 answer = raw.parse()
-                trace = served.ledger.trace(raw.headers["x-r2-trace-id"])
+                trace = await served.trace(raw.headers["x-r2-trace-id"])
         assert answer.choices[0].message.content == "<12 + #1>"
         assert answer.choices[0].finish_reason == "stop"
         assert answer.model == "r2reasoner:0.5"

@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from logged_requests import litellm, openai, write_lines
@@ -156,6 +156,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["request", "response", "messages", "model"]), JSON))
+@example({"model": None, "messages": [{"role": []}]})
 def test_any_json_is_a_request_or_a_clear_error(
     tmp_path_factory: pytest.TempPathFactory, row: dict[str, Any]
 ) -> None:

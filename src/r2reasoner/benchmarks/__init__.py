@@ -24,6 +24,7 @@ __all__ = [
     "MUSIQUE",
     "P3",
     "SCAN",
+    "SCORERS",
     "Benchmark",
     "Grade",
     "Item",
@@ -34,6 +35,11 @@ __all__ = [
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     benchmark.name: benchmark for benchmark in (P3, SCAN, MATH, CHAMP, CSQA, MUSIQUE, ARITHMETIC)
 }
+SCORERS: Final[Mapping[str, Grade]] = {
+    **GRADES,
+    **{b.name: b.grade for b in BENCHMARKS.values() if b.grade not in GRADES.values()},
+}
+"""Scorers by the names that files keep them under: the common ones, and a benchmark's own."""
 OWN_SPLIT: Final = "all"
 
 

@@ -115,8 +115,7 @@ class Exam:
     @classmethod
     def load(cls, file: Path, scorer: str | None, benchmark: str | None, pool: "Pool") -> "Exam":
         """Read a file's items, worded as `evaluate` words them. Raises ConfigError, DataError."""
-        from r2reasoner.benchmarks import BENCHMARKS, open_benchmark
-        from r2reasoner.benchmarks.grading import GRADES
+        from r2reasoner.benchmarks import BENCHMARKS, SCORERS, open_benchmark
         from r2reasoner.types import Task
 
         if benchmark is not None and scorer is not None:
@@ -126,7 +125,7 @@ class Exam:
         task = BENCHMARKS[benchmark] if benchmark else open_benchmark("items.jsonl", scorer)
         plain = all(card.prompt == "plain" for card in pool.workers)
         items = tuple(Task(task.query(i, plain=plain), i.gold) for i in task.load(file))
-        name = next(name for name, grade in GRADES.items() if grade is task.grade)
+        name = next(name for name, grade in SCORERS.items() if grade is task.grade)
         return cls(items, task.grade, name)
 
 

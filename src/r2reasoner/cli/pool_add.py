@@ -190,7 +190,7 @@ def _subtasks(
     seed: int,
 ) -> _Subtasks:
     """Return where the subtasks come from. Raises ConfigError and DataError."""
-    from r2reasoner.benchmarks.grading import GRADES
+    from r2reasoner.benchmarks import SCORERS
     from r2reasoner.references import read_references, references_file
 
     if items is not None:
@@ -201,12 +201,14 @@ def _subtasks(
     file = references_file(pool.outcomes) if pool.outcomes else Path()
     if file.is_file():
         found = read_references(file)
-        if found.scorer not in GRADES:
-            raise DataError(f"{file}: no scorer {found.scorer!r}; known: {', '.join(GRADES)}")
-        return _Subtasks((), found.references, GRADES[found.scorer], found.scorer, str(_near(file)))
+        if found.scorer not in SCORERS:
+            raise DataError(f"{file}: no scorer {found.scorer!r}; known: {', '.join(SCORERS)}")
+        return _Subtasks(
+            (), found.references, SCORERS[found.scorer], found.scorer, str(_near(file))
+        )
     if pool.splits and all(worker.parameters for worker in pool.workers):
         made = _nano_items(pool, SPARE_ITEMS * wanted, seed)
-        return _Subtasks(made, (), GRADES["exact"], "exact", "the nano items made here")
+        return _Subtasks(made, (), SCORERS["exact"], "exact", "the nano items made here")
     raise ConfigError(
         f"no recorded subtasks stand beside {pool.outcomes}; give items with --items ITEMS.jsonl,"
         " which the pool will solve first"

@@ -286,7 +286,12 @@ def _messages(raw: Any) -> tuple[Message, ...]:
 
 def _message(raw: Any) -> Message:
     role = raw.get("role") if isinstance(raw, dict) else None
-    if role not in _ROLES or raw.get("tool_calls") or raw.get("function_call"):
+    if (
+        not isinstance(role, str)
+        or role not in _ROLES
+        or raw.get("tool_calls")
+        or raw.get("function_call")
+    ):
         raise _Skip(LeftOut.NOT_TEXT)
     return Message(_ROLES[role], _text(raw.get("content")))  # type: ignore[arg-type]
 
