@@ -11,8 +11,6 @@ ledger, no limits, no check of what came.
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,12 +19,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
-from importlib.metadata import version
 from pathlib import Path
 
 import aiohttp
+from results_file import provenance, write_result
 
 from r2reasoner.budget import Meter
 from r2reasoner.client.base import ChatRequest
@@ -138,27 +135,16 @@ def report(rounds: list[Round], calls: int, in_flight: int) -> dict[str, object]
     ratio = statistics.median(r.ratio for r in rounds)
     return {
         "what": "CPU per call: our client with its ledger against bare aiohttp",
-        "command": f"python {' '.join(sys.argv)}",
-        "commit": _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "aiohttp": version("aiohttp"),
-        "cores": os.cpu_count(),
+        **provenance("aiohttp"),
         "calls": calls,
         "in_flight": in_flight,
         "bare_ms": round(statistics.median(r.bare_ms for r in rounds), 4),
         "ours_ms": round(statistics.median(r.ours_ms for r in rounds), 4),
         "ratio": round(ratio, 3),
-        "load": [round(load, 1) for load in os.getloadavg()],
         "ratios": [round(r.ratio, 3) for r in rounds],
         "goal": GOAL,
         "met": ratio <= GOAL,
     }
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
 
 
 def main() -> None:
@@ -170,10 +156,7 @@ def main() -> None:
     options = parser.parse_args()
     with provider() as base_url:
         rounds = asyncio.run(measure(base_url, options.calls, options.in_flight, options.rounds))
-    text = json.dumps(report(rounds, options.calls, options.in_flight), indent=2)
-    print(text)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text + "\n")
+    write_result(options.out, report(rounds, options.calls, options.in_flight))
 
 
 if __name__ == "__main__":

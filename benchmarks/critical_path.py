@@ -18,9 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
@@ -28,7 +26,7 @@ from pathlib import Path
 
 from r2reasoner.config import settings
 from r2reasoner.ledger import Ledger
-from r2reasoner.mock import BookEntry, ChatCall, MockProvider
+from r2reasoner.mock import BookEntry, ChatCall, MockProvider, in_thread
 from r2reasoner.pool.cards import Card, Endpoint, Pool, Price
 from r2reasoner.router import Router
 from r2reasoner.types import AnswerStatus
@@ -46,22 +44,6 @@ def answer(call: ChatCall) -> str:
     if call.role == "allocator":
         return json.dumps({"models": ["worker"] * (width + 1)})
     return "done"
-
-
-@contextmanager
-def serving(provider: MockProvider) -> Iterator[str]:
-    """Serve from a thread of its own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(provider.start(), loop).result()
-        yield provider.base_url
-    finally:
-        asyncio.run_coroutine_threadsafe(provider.close(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 def pool_at(base_url: str) -> Pool:
@@ -142,7 +124,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the result here")
     options = parser.parse_args()
     provider = MockProvider(answer=answer, latency_s=options.latency)
-    with tempfile.TemporaryDirectory() as folder, serving(provider):
+    with tempfile.TemporaryDirectory() as folder, in_thread(provider):
         ratios = asyncio.run(measure(provider, options.width, options.rounds, Path(folder)))
     text = json.dumps(report(ratios, options.width, options.latency), indent=2)
     print(text)

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,9 @@ from r2reasoner.ledger import Ledger
 from r2reasoner.pool.cards import Pool
 from r2reasoner.pool.load import load_pool, shipped
 from training_runs import train_tiny
+
+if TYPE_CHECKING:
+    from postgres import Cluster
 
 # A busy machine is no failure.
 settings.register_profile("r2", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,6 +26,26 @@ settings.load_profile("r2")
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger.open(tmp_path / "ledger.db") as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Iterator[Cluster]":
+    """A PostgreSQL server of this process."""
+    pytest.importorskip("psycopg", reason="PostgreSQL needs psycopg: r2reasoner[postgres]")
+    from postgres import cluster
+
+    with cluster() as started:
+        yield started
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where an empty database is, of each kind."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "l.db")
+    else:
+        with request.getfixturevalue("postgres").database() as url:
+            yield url
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,12 @@
 """Gateways on real sockets, each in a thread with an event loop of its own."""
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import openai
@@ -23,6 +23,9 @@ from r2reasoner.gateway.server import Server, bind
 from r2reasoner.ledger import Ledger
 from r2reasoner.pool.cards import Pool
 from r2reasoner.types import Trace
+
+if TYPE_CHECKING:
+    from r2reasoner.telemetry.spans import Spans
 
 ADMIN = "admin-of-the-tests"
 ABLE = frozenset({"tools", "images", "json", "n"})
@@ -94,17 +97,19 @@ async def _in_chunks(body: bytes) -> AsyncIterator[bytes]:
 @contextmanager
 def gateway(
     pool: Pool,
-    db: Path,
+    db: str | Path,
     *,
     flags: dict[str, Any] | None = None,
     options: Options | None = None,
     admin: bool = True,
     client: RelayingClient | None = None,
+    proxies: Sequence[str] = (),
+    spans: "Spans | None" = None,
 ) -> Iterator[Served]:
     """Serve a pool; its ledger and keys are in `db`. Retries of HTTP calls come at once."""
     http = any(card.endpoint.kind == "openai" for card in pool.workers)
     with Ledger.open(db) as ledger:
-        keys = Keys.open(db)
+        keys = Keys(ledger)
         opened = Gateway.open(
             pool,
             settings(**(flags or {})),
@@ -113,9 +118,12 @@ def gateway(
             client=client or (OpenAIClient(NoJitter()) if http else None),
             admin_key=Secret(ADMIN) if admin else None,
             options=options,
+            spans=spans,
         )
         listening = threading.Event()
-        server = Server(build(opened), lambda host, port: listening.set(), drain_s=5)
+        server = Server(
+            build(opened), lambda host, port: listening.set(), drain_s=5, proxies=proxies
+        )
         with bind("127.0.0.1", 0) as bound:
             port = bound.getsockname()[1]
             thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
@@ -126,7 +134,6 @@ def gateway(
             finally:
                 server.should_exit = True
                 thread.join()
-                keys.close_sync()
 
 
 def able_pool(base_url: str, **more: Any) -> Pool:

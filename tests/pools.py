@@ -1,8 +1,6 @@
 """Pools, plans and providers as the engine's tests need them: real sockets, real models."""
 
-import asyncio
 import json
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from decimal import Decimal
@@ -13,7 +11,7 @@ from typing import Any, Literal
 from r2reasoner.client.openai import OpenAIClient
 from r2reasoner.config import settings
 from r2reasoner.ledger import Ledger
-from r2reasoner.mock import ChatCall, MockProvider
+from r2reasoner.mock import ChatCall, MockProvider, in_thread
 from r2reasoner.pool.cards import Card, Endpoint, Pool, Price
 from r2reasoner.router import Router
 from r2reasoner.types import Allocation, Choice, Plan, Subtask
@@ -140,17 +138,8 @@ async def routing(
 @contextmanager
 def serving(provider: MockProvider) -> Iterator[str]:
     """Serve from a thread, for commands and doors that have an event loop of their own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(provider.start(), loop).result()
+    with in_thread(provider):
         yield provider.base_url
-    finally:
-        asyncio.run_coroutine_threadsafe(provider.close(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 def pool_file(folder: Path, base_url: str, **pool: Any) -> Path:

@@ -6,8 +6,8 @@ import pytest
 
 from models import write_model
 from pools import plan_of, pool_at
-from r2reasoner.bill import bill, show_money
-from r2reasoner.pool.cards import Card, Endpoint, Pool, Price
+from r2reasoner.bill import bill, cache_saved, show_money
+from r2reasoner.pool.cards import Card, Endpoint, Pool, Price, Tier
 from r2reasoner.types import (
     Allocation,
     Answer,
@@ -115,6 +115,31 @@ def test_a_query_without_any_call() -> None:
         trace(answer=Answer("", AnswerStatus.FAILED, "no money")), pool_at("http://mock/v1")
     )
     assert (made.lines, made.total) == ((), 0)
+
+
+def test_what_caches_saved_is_what_the_calls_would_have_cost_more() -> None:
+    pool = pool_at("http://mock/v1", price=Price(Decimal(3), Decimal(6), Decimal("0.25")))
+    calls = [call(Role.WORKER, Usage(2000, 9, cached), 0) for cached in (1024, 0, 128)]
+    assert cache_saved(calls, pool) == bill(trace(*calls), pool).cache_saved
+    assert cache_saved(calls, pool) == (1024 + 128) * 2_750_000
+    assert cache_saved([], pool) == 0
+
+
+def test_what_caches_saved_is_at_the_rates_of_the_calls_size() -> None:
+    price = Price(
+        Decimal(1), Decimal(1), Decimal("0.1"), tiers=(Tier(1000, Decimal(2), Decimal(2)),)
+    )
+    pool = pool_at("http://mock/v1", price=price)
+    assert cache_saved([call(Role.WORKER, Usage(1000, 1, 500), 0)], pool) == 500 * 900_000
+    assert cache_saved([call(Role.WORKER, Usage(1001, 1, 500), 0)], pool) == 0
+
+
+def test_what_caches_saved_is_unknown_where_a_price_is() -> None:
+    pool = pool_at("http://mock/v1", price=None)
+    assert cache_saved([call(Role.WORKER, Usage(2000, 9, 1024), 0)], pool) is None
+    assert cache_saved([call(Role.WORKER, Usage(2000, 9), 0)], pool) == 0
+    gone = replace(call(Role.WORKER, Usage(2000, 9, 1024), 0), model="gone")
+    assert cache_saved([gone], pool_at("http://mock/v1")) is None
 
 
 class TestInProcess:

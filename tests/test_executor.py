@@ -28,6 +28,7 @@ from r2reasoner.ledger import Ledger
 from r2reasoner.mock import BookEnd, BookEntry, ChatCall, Fault, MockProvider
 from r2reasoner.plan import MAX_EXPANDED, direct
 from r2reasoner.pool.cards import Card, Endpoint, Pool
+from r2reasoner.turns import BYTES_PER_TOKEN
 from r2reasoner.types import (
     Allocation,
     Answer,
@@ -239,6 +240,29 @@ class TestPrompts:
         last = self.messages(plan, 2, {1: "x"})[0].content
         assert "final answer" in last
         assert "final answer" not in first
+
+    def test_a_step_that_needs_no_conversation_is_sent_none(self) -> None:
+        rules = Message("system", "be brief")
+        asked = Query("the query", "q", (rules, Message("user", "hi"), Message("assistant", "yes")))
+        steps = [Subtask(text, needs_conversation=False) for text in ("a", "b #1")]
+        card = card_at("http://m/v1", "m")
+        first = subtask_messages(asked, Plan(tuple(steps), "#2"), 1, {}, card)
+        last = subtask_messages(asked, Plan(tuple(steps), "#2"), 2, {1: "x"}, card)
+        assert [len(first), len(last)] == [2, 2]
+        # who writes the answer keeps to the conversation's instructions
+        assert "be brief" not in first[0].content
+        assert "be brief" in last[0].content
+
+    def test_of_a_conversation_as_much_is_sent_as_fits(self) -> None:
+        turns = (Message("user", "a" * 600), Message("assistant", "b" * 600))
+        asked = Query("the query", "q", (Message("system", "be brief"), *turns * 3))
+        for plan in (direct("the query"), plan_of("the query", "b #1")):
+            card = card_at("http://m/v1", "m", context=800)
+            messages = subtask_messages(asked, plan, 1, {}, card)
+            assert sum(len(m.content) for m in messages) <= 800 * BYTES_PER_TOKEN
+            assert messages[1:-1] == turns
+            whole = subtask_messages(asked, plan, 1, {}, replace(card, context=2000))
+            assert whole[1:-1] == turns * 3
 
     def test_a_plain_model_gets_its_subtask_with_answers_put_in(self) -> None:
         plan = plan_of("34 * 5", "12 + #1")

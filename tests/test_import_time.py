@@ -14,6 +14,7 @@ HEAVY = {
     "genai_prices",
     "jinja2",
     "numpy",
+    "opentelemetry",
     "prometheus_client",
     "pydantic",
     "safetensors",

@@ -11,13 +11,13 @@ import r2reasoner
 ROOT = Path(r2reasoner.__file__).parent
 LAYERS = (
     "types errors files sandbox",
-    "config plan prompts events chat hosts",
+    "config plan prompts turns events chat hosts",
     "pool",
-    "budget ledger storage tables mock",
+    "telemetry budget batching database ledger migrations retention schema storage tables mock",
     "client",
     "outcomes",
     "estimate policy decomposer allocator executor",
-    "router references calibrate newcomer bill",
+    "router references calibrate newcomer bill capabilities",
     "__init__",
     "benchmarks",
     "strategies",

@@ -116,6 +116,17 @@ class TestAnswers:
         assert chunks[-1].usage.completion_tokens == 3
         assert provider.books[0].usage == Usage(7, 3)
 
+    async def test_several_choices_are_all_billed(self, provider: MockProvider) -> None:
+        async with official(provider) as client:
+            create = client.chat.completions.create
+            answer = await create(model="m", messages=QUESTION, n=2)
+            stream = await create(model="m", messages=QUESTION, n=2, stream=True)
+            second = [c.choices[0] async for c in stream if c.choices[0].index == 1]
+        assert [choice.index for choice in answer.choices] == [0, 1]
+        assert "".join(c.delta.content or "" for c in second) == "walk left twice"
+        assert second[-1].finish_reason == "stop"
+        assert [entry.usage for entry in provider.books] == [Usage(7, 6)] * 2
+
     async def test_usage_is_streamed_only_when_asked_for(self, provider: MockProvider) -> None:
         async with official(provider) as client:
             stream = await client.chat.completions.create(model="m", messages=QUESTION, stream=True)
@@ -287,7 +298,8 @@ class TestHttp:
         await exchange(provider, post(chat(), "X-R2-Role: worker"))
         got = await exchange(provider, b"GET /books HTTP/1.1\r\nConnection: close\r\n\r\n")
         books = json.loads(got.partition(b"\r\n\r\n")[2])
-        assert books["totals"] == {"requests": 1, "input_tokens": 7, "output_tokens": 3}
+        tokens = {"input_tokens": 7, "output_tokens": 3, "cached_tokens": 0}
+        assert books["totals"] == {"requests": 1, **tokens}
         assert books["entries"][0]["role"] == "worker"
         assert books["entries"][0]["end"] == "whole"
 
@@ -305,11 +317,11 @@ class TestHttp:
             (post(b"\xff"), 400, b"decode"),
             (post(chat(model=None)), 400, b"model"),
             (post(chat(messages=[])), 400, b"messages"),
-            (post(chat(messages=[{"role": "tool"}])), 400, b"role"),
+            (post(chat(messages=[{"role": "boss"}])), 400, b"role"),
             (post(chat(messages=[{"role": "user", "content": 5}])), 400, b"content"),
             (post(chat(max_tokens=0)), 400, b"max_tokens"),
             (post(chat(max_tokens="9")), 400, b"max_tokens"),
-            (post(chat(n=2)), 400, b"n must be 1"),
+            (post(chat(n=0)), 400, b"n to be 1 or more"),
         ],
     )
     async def test_what_it_does_not_understand(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from r2reasoner.errors import PlanError, PlanFault
 from r2reasoner.plan import (
+    CONVERSATION_SCHEMA,
     MAX_ANSWER_REFERENCES,
     MAX_BYTES,
     MAX_CONTEXT,
@@ -418,10 +419,18 @@ class TestJson:
         text = '{"subtasks": ["a"], "answer": ["#1"]}'
         assert fault_of(lambda: read_json(text)) is PlanFault.ANSWER
 
-    def test_the_schema_is_one_that_strict_endpoints_take(self) -> None:
-        for schema in (PLAN_SCHEMA, PLAN_SCHEMA["properties"]["subtasks"]["items"]):
+    @pytest.mark.parametrize("whole", [PLAN_SCHEMA, CONVERSATION_SCHEMA])
+    def test_the_schema_is_one_that_strict_endpoints_take(self, whole: dict[str, Any]) -> None:
+        for schema in (whole, whole["properties"]["subtasks"]["items"]):
             assert schema["additionalProperties"] is False
             assert set(schema["required"]) == set(schema["properties"])
+
+    def test_only_a_plain_no_spares_a_subtask_the_conversation(self) -> None:
+        for said, needs in ((False, False), (True, True), (None, True), ("false", True), (0, True)):
+            step: dict[str, Any] = {"text": "a", "needs": [], "needs_conversation": said}
+            (subtask,) = read_json(json.dumps({"subtasks": [step]})).subtasks
+            assert subtask.needs_conversation is needs
+        assert read_json('{"subtasks": ["a", {"text": "b"}]}').subtasks[1].needs_conversation
 
 
 class TestProse:

@@ -177,10 +177,18 @@ class CalibratedAllocator:
             calibrated=True,
         )
 
-    def choose(self, text: str, among: Set[str] | None = None) -> Choice:
-        """Return the best of the measured models (or those of them in `among`) for a text."""
-        p_right, cost = self._outcomes.p_right(text), self.relative_cost
-        names = [name for name in cost if among is None or name in among]
+    def choose(self, text: str) -> Choice:
+        """Return the best of the measured models for a text."""
+        return self.best(self.p_right(text), self.relative_cost.keys())
+
+    def p_right(self, text: str) -> Mapping[str, float]:
+        """Return each model's probability of getting a text right."""
+        return self._outcomes.p_right(text)
+
+    def best(self, p_right: Mapping[str, float], among: Set[str]) -> Choice:
+        """Return the best of the measured models in `among`, given how likely each is right."""
+        cost = self.relative_cost
+        names = [name for name in cost if name in among]
         if math.isinf(self._mu):
             best = min(names, key=lambda name: cost[name])
         else:
@@ -255,11 +263,11 @@ class PolicyAllocator:
         """
         if self._measured is None or name not in self._measured.relative_cost:
             return None
-        cost = self._measured.relative_cost
+        p_right, cost = self._measured.p_right(text), self._measured.relative_cost
         rivals = self._newcomers
-        if self._measured.choose(text, self._known).model != name:
+        if self._measured.best(p_right, self._known).model != name:
             rivals = {rival for rival in rivals if cost[rival] <= cost[name]}
-        best = self._measured.choose(text, {name, *rivals})
+        best = self._measured.best(p_right, {name, *rivals})
         return None if best.model == name else best
 
 

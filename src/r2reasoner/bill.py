@@ -5,7 +5,8 @@ that came out, at the strongest model's price, with tokens counted as its own to
 it runs in process, else as one token per four bytes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Final
 from r2reasoner.client.text import TextCodec, open_codec
 from r2reasoner.errors import R2Error
 from r2reasoner.pool.cards import Card, Pool
-from r2reasoner.types import AnswerStatus, Message, Pico, Role, Trace, Usage, to_dollars
+from r2reasoner.types import AnswerStatus, Call, Message, Pico, Role, Trace, Usage, to_dollars
 
 BYTES_PER_TOKEN: Final = 4
 
@@ -34,13 +35,15 @@ class Bill:
     """A trace's bill, in pico-dollars.
 
     `strongest_alone` is an estimate; None where its price is unknown, or there is no whole answer
-    whose length it could go by.
+    whose length it could go by. `cache_saved` is what prompt caches made cheaper; None where a
+    price is unknown.
     """
 
     lines: tuple[Line, ...]
     total: Pico | None
     strongest: str
     strongest_alone: Pico | None
+    cache_saved: Pico | None = None
 
     @property
     def saved(self) -> float | None:
@@ -62,7 +65,25 @@ def bill(trace: Trace, pool: Pool) -> Bill:
     alone = None
     if strongest.price is not None and trace.answer.status is AnswerStatus.COMPLETE:
         alone = strongest.price.cost(_one_call(strongest, trace))
-    return Bill(tuple(lines), trace.cost(), strongest.name, alone)
+    saved = cache_saved(trace.calls, pool)
+    return Bill(tuple(lines), trace.cost(), strongest.name, alone, saved)
+
+
+def cache_saved(calls: Iterable[Call], pool: Pool) -> Pico | None:
+    """Return what calls would have cost more without cached input tokens, at the pool's prices.
+
+    None where tokens were cached by a model whose price is unknown.
+    """
+    prices = {card.name: card.price for card in (*pool.workers, *pool.policies.values())}
+    saved = 0
+    for call in calls:
+        if not call.usage.cached_tokens:
+            continue
+        price = prices.get(call.model)
+        if price is None:
+            return None
+        saved += price.cost(replace(call.usage, cached_tokens=0)) - price.cost(call.usage)
+    return saved
 
 
 def _one_call(card: Card, trace: Trace) -> Usage:

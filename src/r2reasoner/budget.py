@@ -89,8 +89,7 @@ class Meter:
         self._open[call.id] = call
         self.reserved += call.bound or 0
         try:
-            await self._hold(call)
-            await self._ledger.begin(call)
+            await self._record(call)
         except asyncio.CancelledError:
             with suppress(LedgerError):
                 self.settle(
@@ -103,7 +102,6 @@ class Meter:
             raise
         except BaseException:
             self._release(call)
-            self._unhold(call, 0)
             raise
         return call
 
@@ -148,15 +146,16 @@ class Meter:
         )
         self.spent += cost or 0
         self.calls.append(settled)
-        self._unhold(call, cost or 0)
-        self._ledger.finish(settled)
+        self._close(call, settled)
         return settled
 
-    async def _hold(self, call: OpenCall) -> None:
-        """Hold a call's bound elsewhere too, where more than one query shares a budget."""
+    async def _record(self, call: OpenCall) -> None:
+        """Record a call in the ledger. Where queries share a budget, it is asked as well."""
+        await self._ledger.begin(call)
 
-    def _unhold(self, call: OpenCall, cost: Pico) -> None:
-        """Charge there what the call cost, in place of what was held."""
+    def _close(self, call: OpenCall, settled: Call) -> None:
+        """Queue the closing of a call's entry."""
+        self._ledger.finish(settled)
 
     def recorded(
         self,

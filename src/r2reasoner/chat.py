@@ -8,10 +8,13 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from r2reasoner.types import Usage
 
 MOST_STOPS: Final = 4
 MAX_SHOWN: Final = 80
+LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
 _KINDS: Final = {
     401: "authentication_error",
@@ -19,6 +22,10 @@ _KINDS: Final = {
     403: "permission_error",
     429: "rate_limit_error",
 }
+
+
+_LINE_ENDS: Final = {c.encode(): f"\\u{ord(c):04x}".encode() for c in "\x85\u2028\u2029"}
+"""What many clients take for the end of a line, although JSON and events do not."""
 
 
 class Refusal(Exception):
@@ -54,21 +61,17 @@ class Refusal(Exception):
 def read_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object that a body is. Raises Refusal (400)."""
     try:
-        data = json.loads(body, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
         raise Refusal(400, f"the body is not JSON: {error}") from None
     if not isinstance(data, dict):
         raise Refusal(400, f"expected a JSON object, got {type(data).__name__}")
     return data
 
 
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
 def read_stops(value: Any) -> tuple[str, ...]:
     """Return the stop words: none, one text, or a list of up to 4. Raises Refusal."""
-    stops = [value] if isinstance(value, str) else value or []
+    stops = [value] if isinstance(value, str) else [] if value is None else value
     if (
         not isinstance(stops, list)
         or len(stops) > MOST_STOPS
@@ -139,8 +142,14 @@ def wrong(name: str, expected: str, got: Any) -> Refusal:
 
 
 def limit_name(data: Mapping[str, Any]) -> str:
-    """Return which of its two names a request uses for the limit of output tokens."""
-    return "max_completion_tokens" if "max_completion_tokens" in data else "max_tokens"
+    """Return which of its two names a request uses for the limit of output tokens.
+
+    Raises Refusal where it uses both, because then nobody can say which one holds.
+    """
+    used = [name for name in LIMITS if data.get(name) is not None]
+    if len(used) > 1:
+        raise Refusal(400, f"{' and '.join(LIMITS)}: expected one of them", param=LIMITS[0])
+    return used[0] if used else LIMITS[0]
 
 
 def envelope(kind: str, identifier: str, created: int, model: str) -> dict[str, Any]:
@@ -167,8 +176,20 @@ def error_object(
 
 
 def event(value: Mapping[str, Any]) -> bytes:
-    """Return one server-sent event."""
-    return b"data: " + json.dumps(value).encode() + b"\n\n"
+    """Return one server-sent event, which is one line to all who read it."""
+    data = to_json(value)
+    if not data.isascii():
+        for end, escaped in _LINE_ENDS.items():
+            data = data.replace(end, escaped)
+    return b"data: " + data + b"\n\n"
+
+
+def to_json(value: Any) -> bytes:
+    """Return JSON as bytes, also of texts that UTF-8 cannot hold: those are escaped."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value).encode()
 
 
 DONE: Final = b"data: [DONE]\n\n"

@@ -8,10 +8,10 @@ directly and the Decomposition says so. The paper always decomposes; ours may an
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from r2reasoner import plan as plans
-from r2reasoner import prompts
+from r2reasoner import prompts, turns
 from r2reasoner.budget import Meter
 from r2reasoner.client.base import ChatRequest, Client, Completion
 from r2reasoner.config import TRADE_OFF
@@ -29,17 +29,27 @@ from r2reasoner.types import Message, Plan, Query, Role, Subtask
 
 LINE_MAX_TOKENS: Final = 72
 JSON_MAX_TOKENS: Final = 1500
-RUNGS: Final[tuple[tuple[str, dict[str, Any] | None], ...]] = (
-    (
-        "json_schema",
-        {
-            "type": "json_schema",
-            "json_schema": {"name": "plan", "strict": True, "schema": plans.PLAN_SCHEMA},
-        },
-    ),
-    ("json_object", {"type": "json_object"}),
-    ("text", None),
-)
+CONVERSATION_BYTES: Final = 32_768
+TURN_CHARACTERS: Final = 4_000
+"""What a planner is sent beside system turns: so much of the newest, of a long turn both ends."""
+LONG_BYTES: Final = 2_048
+"""From this size on a planner says which subtasks need the conversation: below, asking costs more
+than it saves, and all are sent it."""
+Rungs: TypeAlias = tuple[tuple[str, dict[str, Any] | None], ...]
+
+
+def _rungs(schema: dict[str, Any]) -> Rungs:
+    """Return the ways to ask for a plan, the strictest first."""
+    named = {"name": "plan", "strict": True, "schema": schema}
+    return (
+        ("json_schema", {"type": "json_schema", "json_schema": named}),
+        ("json_object", {"type": "json_object"}),
+        ("text", None),
+    )
+
+
+RUNGS: Final = _rungs(plans.PLAN_SCHEMA)
+CONVERSATION_RUNGS: Final = _rungs(plans.CONVERSATION_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,16 +212,18 @@ class PromptedDecomposer(_ByModel):
         """Return the model's plan; each rung of the ladder is in the notes and the ledger."""
         notes: list[str] = []
         messages = self._messages(query)
+        rungs = CONVERSATION_RUNGS if _is_long(query.earlier) else RUNGS
         rung = 0
         repaired = False
         while True:
-            name, response_format = RUNGS[rung]
+            name, response_format = rungs[rung]
             request = ChatRequest(
                 messages=tuple(messages),
                 max_tokens=min(JSON_MAX_TOKENS, self.card.max_tokens),
                 role=Role.DECOMPOSER,
                 note=f"{name}{' repair' if repaired else ''}",
                 response_format=response_format,
+                cache_key=query.conversation,
             )
             try:
                 completion = await client.complete(self.card, request, meter, deadline)
@@ -223,7 +235,7 @@ class PromptedDecomposer(_ByModel):
                 messages += self._repair(completion.text, error)
                 repaired = True
             except CallError as error:
-                if error.fault is not CallFault.BAD_REQUEST or rung == len(RUNGS) - 1:
+                if error.fault is not CallFault.BAD_REQUEST or rung == len(rungs) - 1:
                     return _gave_up(query, notes, error)
                 notes.append(f"{name}: not taken by the endpoint")
                 rung += 1
@@ -234,13 +246,19 @@ class PromptedDecomposer(_ByModel):
                 return Decomposition(plan, tuple(notes))
 
     def _messages(self, query: Query) -> list[Message]:
-        return [
-            *prompts.opening("decompose", query.earlier),
-            Message(
-                "user",
-                f"Plan this query:\n{prompts.as_data(plans.without_references(query.text))}",
-            ),
+        text = f"Plan this query:\n{prompts.as_data(plans.without_references(query.text))}"
+        if _is_long(query.earlier):
+            text += f"\n{prompts.read('decompose_conversation')}"
+        asked = Message("user", text)
+        rest = turns.size(*prompts.opening("decompose", ()), asked)
+        room = turns.room(self.card.context, min(JSON_MAX_TOKENS, self.card.max_tokens), rest)
+        earlier = [
+            turn if turn.role == "system" else turns.shortened(turn, TURN_CHARACTERS)
+            for turn in query.earlier
         ]
+        most = CONVERSATION_BYTES + turns.size(*(t for t in earlier if t.role == "system"))
+        kept = turns.newest(earlier, min(room, most))
+        return [*prompts.opening("decompose", kept), asked]
 
     def _read(self, text: str) -> Plan:
         read: Callable[[str], Plan] = plans.read_json if "{" in text else plans.read_prose
@@ -252,6 +270,10 @@ class PromptedDecomposer(_ByModel):
             Message("assistant", written[:4000]),
             Message("user", f"That is no valid plan: {error}. Write the whole plan again as JSON."),
         ]
+
+
+def _is_long(earlier: tuple[Message, ...]) -> bool:
+    return turns.size(*earlier) >= LONG_BYTES
 
 
 def _whole_text(completion: Completion) -> str:

@@ -7,12 +7,12 @@ falls back to the next stronger model; when money runs short, the cheapest model
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 
-from r2reasoner import prompts
+from r2reasoner import prompts, turns
 from r2reasoner.budget import Meter
 from r2reasoner.client.base import ChatRequest, Client, Completion
 from r2reasoner.errors import (
@@ -218,12 +218,15 @@ class Executor:
         limit = card.max_tokens
         if self._max_answer_tokens is not None and number in run.plan.used_by_answer:
             limit = min(limit, self._max_answer_tokens)
+        messages = subtask_messages(run.query, run.plan, number, run.answers, card)
         request = ChatRequest(
-            messages=subtask_messages(run.query, run.plan, number, run.answers, card),
+            messages=messages,
             max_tokens=limit,
             role=Role.FINAL if is_final else Role.WORKER,
             subtask=number,
+            note=_left_out(run, number, card, messages),
             temperature=self._temperature,
+            cache_key=run.query.conversation,
         )
         return await self._client.complete(card, request, run.meter, run.deadline)
 
@@ -280,20 +283,43 @@ def subtask_messages(
     """Return what a model is asked for a subtask, given the answers that it needs.
 
     A model with a plain prompt gets the subtask's text with answers put in; a chat model also
-    sees the query and the earlier conversation. A direct plan is the query itself.
+    sees the query and, where the subtask needs it, the earlier conversation as far as it fits into
+    its context. The conversation's own instructions go to who writes the answer in any case. A
+    direct plan is the query itself.
     """
     subtask = plan.subtasks[number - 1]
     if card.prompt == "plain":
         return (Message("user", expand(subtask.text, answers)),)
     if plan.is_direct:
-        return (*query.earlier, Message("user", query.text))
+        asked = Message("user", query.text)
+        return (*_fitting(query.earlier, card, asked), asked)
     parts = [f"The query:\n{prompts.as_data(query.text)}"]
     if subtask.dependencies:
         lines = "\n".join(f"#{n}: {answers[n]}" for n in sorted(subtask.dependencies))
         parts.append(f"Answers of earlier steps:\n{prompts.as_data(lines)}")
     parts.append(f"Your step: {subtask.text}")
-    name = "last_subtask" if number in plan.used_by_answer else "subtask"
-    return (*prompts.opening(name, query.earlier), Message("user", "\n\n".join(parts)))
+    asked = Message("user", "\n\n".join(parts))
+    answers_query = number in plan.used_by_answer
+    earlier = [
+        turn
+        for turn in query.earlier
+        if subtask.needs_conversation or (answers_query and turn.role == "system")
+    ]
+    name = "last_subtask" if answers_query else "subtask"
+    return (*prompts.opening(name, _fitting(earlier, card, asked)), asked)
+
+
+def _fitting(earlier: Sequence[Message], card: Card, asked: Message) -> tuple[Message, ...]:
+    return turns.newest(earlier, turns.room(card.context, card.max_tokens, turns.size(asked)))
+
+
+def _left_out(run: _Run, number: int, card: Card, messages: tuple[Message, ...]) -> str | None:
+    """Say in the ledger where a model was not sent all of a conversation that it needs."""
+    needs = run.plan.is_direct or run.plan.subtasks[number - 1].needs_conversation
+    if card.prompt == "plain" or not needs:
+        return None
+    said, sent = (sum(turn.role != "system" for turn in of) for of in (run.query.earlier, messages))
+    return None if sent > said else f"the newest {sent - 1} of {said} earlier turns fit"
 
 
 def _answer(run: _Run, failure: R2Error | None) -> Answer:

@@ -1,14 +1,14 @@
 """The ledger: one entry per call to a model, opened before dispatch and closed after; traces too.
 
-One writer thread per ledger commits whatever waits for it in one transaction, so that recording
-a call costs some tens of microseconds when many are in flight, and `begin` returns only when its
-entry is committed. An open entry stands at its bound: whatever happens to the process, the books
-never show less than may have been billed. A process holds a lease while its ledger is open;
-entries left open under a lease that ran out become `unknown`.
+One writer thread per ledger commits whatever waits for it in one transaction (`batching.py`), so
+that recording a call costs some tens of microseconds when many are in flight, and `begin` returns
+only when its entry is committed. An open entry stands at its bound: whatever happens to the
+process, the books never show less than may have been billed. A process holds a lease while its
+ledger is open; entries left open under a lease that ran out become `unknown`.
 
-A commit survives the death of the process; after a power cut the last moments may be missing.
-Network file systems are not supported. How it all lies on disk is in `storage.py`, imported when
-a ledger is opened because SQLAlchemy takes longer to import than the rest of the package.
+A commit survives the death of the process; after a power cut the last moments may be missing from
+a file. Network file systems are not supported. How it all is stored is in `storage.py`, imported
+when a ledger is opened because SQLAlchemy takes longer to import than the rest of the package.
 """
 
 import asyncio
@@ -16,20 +16,19 @@ import itertools
 import json
 import os
 import secrets
-import threading
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Set
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, TypeAlias
 
-from r2reasoner.errors import DataError, LedgerError
+from r2reasoner.batching import Batches
+from r2reasoner.errors import DataError
 from r2reasoner.pool.cards import Card, Price
 from r2reasoner.types import Call, Pico, Role, Trace, Usage
 
@@ -37,15 +36,15 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
     from sqlalchemy import Connection
 
+    from r2reasoner.database import Database
     from r2reasoner.storage import Store
 
 Row: TypeAlias = tuple[Any, ...]
 
 BATCH: Final = 1000
 """Most operations in one transaction, so that other processes get their turn."""
-KEPT: Final = 10_000
-"""Most queued operations kept for another try while the store cannot be written."""
-
+ID_DIGITS: Final = 24
+DB_ENV: Final = "R2REASONER_DB"
 
 _counter: Final = itertools.count()
 _process_tag = secrets.randbits(28)
@@ -123,8 +122,29 @@ def new_id() -> str:
     return f"{time.time_ns() // 1000:013x}{next(_counter) & 0xFFFF:04x}{_process_tag:07x}"
 
 
+def id_at(moment: float) -> str:
+    """Return what is above all ids made before a Unix time, and above none made from then on."""
+    return f"{max(0, int(moment * 1_000_000)):013x}"
+
+
+def moment_of(identifier: str) -> float:
+    """Return when an id was made (Unix seconds). Raises ValueError for one not by `new_id`."""
+    if len(identifier) != ID_DIGITS:
+        raise ValueError(f"{identifier!r} is no id of ours")
+    return int(identifier[:13], 16) / 1_000_000
+
+
+def default_db() -> str | Path:
+    """Return the database that a ledger is in unless told otherwise.
+
+    That is the file or URL in `$R2REASONER_DB`, where a password is not seen in lists of
+    processes, else `default_path()`.
+    """
+    return os.environ.get(DB_ENV, "").strip() or default_path()
+
+
 def default_path() -> Path:
-    """Return where the ledger lies unless told otherwise: `$R2REASONER_HOME/r2reasoner.db`."""
+    """Return the ledger's usual file: `$R2REASONER_HOME/r2reasoner.db`."""
     home = os.environ.get("R2REASONER_HOME")
     return (Path(home) if home else Path.home() / ".r2reasoner") / "r2reasoner.db"
 
@@ -135,7 +155,7 @@ def evaluations_path() -> Path:
 
 
 class Ledger:
-    """One SQLite file (or database of another kind by its SQLAlchemy URL): entries and traces.
+    """One SQLite file (or a PostgreSQL database by its URL): entries and traces.
 
     Use `open`, and close it (or use it as a context manager, plain or async). It serves many
     tasks and threads, and several event loops one after the other, but not a forked child.
@@ -143,9 +163,19 @@ class Ledger:
 
     def __init__(self, store: "Store") -> None:
         self._store = store
-        self._writer = _Writer(store)
+        # Nothing here refers to the ledger, whose disappearance is what stops the thread.
+        self._riders: list[Rider] = []  # none or one
+        self._writer: Batches[_Operation] = Batches(
+            partial(_write, store, self._riders),
+            store.release,
+            name="r2-ledger",
+            what=f"the ledger {store.where}",
+            unit="results or traces",
+            most=BATCH,
+            idle_s=store.heartbeat_s,
+        )
         # Runs at exit too, so that what is queued is written though nobody closed the ledger.
-        self._finalizer = weakref.finalize(self, _Writer.stop, self._writer)
+        self._finalizer = weakref.finalize(self, _stop, self._writer, store)
 
     @classmethod
     def open(
@@ -155,7 +185,7 @@ class Ledger:
         lease_s: float = 60.0,
         busy_timeout_s: float = 10.0,
     ) -> Self:
-        """Open a ledger, and make it if it is not there. None: `default_path()`.
+        """Open a ledger, and make it if it is not there. None: `default_db()`.
 
         `lease_s`: after how many seconds without a sign of life a process counts as dead;
         `busy_timeout_s`: how long to wait for another process's transaction.
@@ -163,7 +193,7 @@ class Ledger:
         """
         from r2reasoner.storage import Store
 
-        where = default_path() if url_or_path is None else url_or_path
+        where = default_db() if url_or_path is None else url_or_path
         return cls(Store(where, lease_s=lease_s, busy_timeout_s=busy_timeout_s))
 
     @classmethod
@@ -176,27 +206,46 @@ class Ledger:
         """The file or URL of its database, never with a password."""
         return self._store.where
 
-    async def begin(self, entry: EntryOpen) -> None:
+    @property
+    def waiting(self) -> int:
+        """How many operations are queued, or kept for another try."""
+        return self._writer.waiting
+
+    async def begin(self, entry: EntryOpen, wish: Any = None) -> Any:
         """Record a call before its dispatch; return when the entry is committed.
 
-        Raises LedgerError if it could not be recorded: then it must not be dispatched.
+        With a wish for the rider, return what came of it; the call is recorded only if that is
+        None. Raises LedgerError if it could not be recorded: then it must not be dispatched.
         """
-        await self._writer.ask(_Kind.OPEN, self._store.open_row(entry))
+        return await self._writer.ask(_Operation(_Kind.OPEN, self._store.open_row(entry), wish))
 
-    def finish(self, call: Call) -> None:
+    def finish(self, call: Call, wish: Any = None) -> None:
         """Queue the closing of a call's entry. Raises LedgerError if the ledger is closed.
 
         A failing write is tried again with the next ones and reported by `flush` and `close`.
         """
-        self._writer.put(_Kind.CLOSE, self._store.close_row(call))
+        self._writer.put(_Operation(_Kind.CLOSE, self._store.close_row(call), wish))
 
     def save_trace(self, trace: Trace) -> None:
         """Queue a trace; one with the same id is replaced. Errors as for `finish`."""
-        self._writer.put(_Kind.TRACE, self._store.trace_row(trace, _to_json(trace)))
+        row = self._store.trace_row(trace, _to_json(trace))
+        self._writer.put(_Operation(_Kind.TRACE, row))
+
+    def ride_along(self, rider: "Rider") -> None:
+        """Have somebody's wishes done in the transactions of this ledger from now on."""
+        self._riders[:] = [rider]
+
+    async def ask(self, wish: Any) -> Any:
+        """Queue a wish for the rider alone; return what came of it. Raises LedgerError."""
+        return await self._writer.ask(_Operation(_Kind.RIDE, (), wish))
+
+    def put(self, wish: Any) -> None:
+        """Queue a wish for the rider alone. Errors as for `finish`."""
+        self._writer.put(_Operation(_Kind.RIDE, (), wish))
 
     async def flush(self) -> None:
         """Return when everything queued before is committed. Raises LedgerError if it is not."""
-        await self._writer.ask(_Kind.FLUSH, ())
+        await self._writer.flush()
 
     async def close(self) -> None:
         """Write what is queued, give up the lease and close. As `close_sync`."""
@@ -224,14 +273,24 @@ class Ledger:
         """
         return self._store.entries(query_id, limit)
 
-    def iter_entries(self, *, query_id: str | None = None) -> Iterator[Entry]:
-        """Yield committed entries, oldest first, without holding them all. Raises LedgerError."""
-        return self._store.iter_entries(query_id)
+    def iter_entries(
+        self,
+        *,
+        query_id: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Iterator[Entry]:
+        """Yield committed entries, oldest first, without holding them all.
+
+        Those that were made from `since` up to, without, `until` (Unix seconds; None: no bound).
+        Raises LedgerError.
+        """
+        return self._store.iter_entries(query_id, since, until)
 
     def totals(self, *, query_id: str | None = None) -> Totals:
         """Return the sums over all committed entries, or those of one query.
 
-        Raises LedgerError.
+        What retention removed is in the sums over all. Raises LedgerError.
         """
         return self._store.totals(query_id)
 
@@ -250,9 +309,19 @@ class Ledger:
         """Return one trace as it was saved: one line of JSON. Errors as for `trace`."""
         return self._store.trace_body(id_or_prefix)[1]
 
-    def iter_trace_json(self) -> Iterator[str]:
-        """Yield each committed trace as one line of JSON, oldest first. Raises LedgerError."""
-        return self._store.iter_trace_bodies()
+    def iter_trace_json(
+        self, *, since: float | None = None, until: float | None = None
+    ) -> Iterator[str]:
+        """Yield each committed trace as one line of JSON, oldest first; times as `iter_entries`.
+
+        Raises LedgerError.
+        """
+        return self._store.iter_trace_bodies(since, until)
+
+    @property
+    def database(self) -> "Database":
+        """Its database, for statements of one's own over `tables.py`."""
+        return self._store.database
 
     def reading(self) -> "AbstractContextManager[Connection]":
         """Return a connection to what is committed, for queries of one's own over `tables.py`.
@@ -278,168 +347,64 @@ class _Kind(StrEnum):
     OPEN = "open"
     CLOSE = "close"
     TRACE = "trace"
-    FLUSH = "flush"
-    STOP = "stop"
-
-
-class _Waiter(NamedTuple):
-    loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[None]"
+    RIDE = "ride"
 
 
 class _Operation(NamedTuple):
     kind: _Kind
     row: Row
-    waiter: _Waiter | None = None
+    wish: Any = None
 
 
-class _Answer(NamedTuple):
-    waiter: _Waiter
-    trouble: str | None
+class Rider(Protocol):
+    """Who writes in the ledger's transactions, so that both are done or neither is."""
+
+    def ride(self, connection: "Connection", wishes: Sequence[Any]) -> Sequence[Any]:
+        """Do what is wished, in order, and what is due; return what came of each wish.
+
+        A transaction may be given up and begun again.
+        """
+        ...
 
 
-class _Writer:
-    """The thread that writes, started by the first operation.
+def _write(store: "Store", riders: Sequence[Rider], operations: list[_Operation]) -> list[Any]:
+    results: list[Any] = [None] * len(operations)
+    wished = [number for number, operation in enumerate(operations) if operation.wish is not None]
+    rows: dict[_Kind, list[Row]] = defaultdict(list)
+    for operation in operations:
+        rows[operation.kind].append(operation.row)
 
-    It must not refer to its Ledger, whose disappearance is what stops it.
-    """
+    def ride(connection: "Connection") -> None:
+        found = riders[-1].ride(connection, [operations[number].wish for number in wished])
+        for number, result in zip(wished, found, strict=True):
+            results[number] = result
+        rows[_Kind.OPEN][:] = [
+            operation.row
+            for operation, result in zip(operations, results, strict=True)
+            if operation.kind is _Kind.OPEN and result is None
+        ]
 
-    def __init__(self, store: "Store") -> None:
-        self._store = store
-        self._queue: SimpleQueue[_Operation] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._thread: threading.Thread | None = None
-        self._closed = False
-        self._kept: list[_Operation] = []
-        self._lost = 0
-        self._trouble = ""
-        self._trouble_at_end: str | None = None
-
-    def put(self, kind: _Kind, row: Row, waiter: _Waiter | None = None) -> None:
-        """Queue one operation. Raises LedgerError if nobody would ever take it."""
-        if os.getpid() != self._pid:
-            raise LedgerError("this ledger was opened before a fork; open one in the child")
-        with self._lock:
-            if self._closed:
-                raise LedgerError(f"the ledger {self._store.where} is closed")
-            if self._thread is None:
-                self._start()
-            self._queue.put(_Operation(kind, row, waiter))
-
-    async def ask(self, kind: _Kind, row: Row) -> None:
-        """Queue one operation and wait until it is committed. Raises LedgerError."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self.put(kind, row, _Waiter(loop, future))
-        await future
-
-    def stop(self) -> None:
-        """Drain the queue, end the thread and close the store. Raises LedgerError."""
-        if os.getpid() != self._pid:
-            return
-        with self._lock:
-            self._closed = True
-            self._queue.put(_Operation(_Kind.STOP, ()))
-        # Garbage collection may run this in the writer itself, which then ends on its own.
-        if self._thread and self._thread is not threading.current_thread():
-            self._thread.join()
-        self._store.close()
-        if trouble := self._unwritten() or self._trouble_at_end:
-            raise LedgerError(trouble)
-
-    def _start(self) -> None:
-        # A daemon: one that is not would keep the interpreter from ever reaching its exit hooks.
-        self._thread = threading.Thread(target=self._run, name="r2-ledger", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        stopping = False
-        while not stopping:
-            operations = self._gather()
-            stopping = any(o.kind is _Kind.STOP for o in operations)
-            kept, self._kept = self._kept, []
-            answers = self._commit(kept + [o for o in operations if o.row])
-            _answer(answers + self._report(operations))
-        try:
-            self._store.release()
-        except LedgerError as error:
-            self._trouble_at_end = str(error)
-
-    def _gather(self) -> list[_Operation]:
-        """Return all that waits, or nothing when it is time for a sign of life."""
-        try:
-            operations = [self._queue.get(timeout=self._store.heartbeat_s)]
-        except Empty:
-            return []
-        with suppress(Empty):
-            while len(operations) < BATCH:
-                operations.append(self._queue.get_nowait())
-        return operations
-
-    def _commit(self, operations: list[_Operation]) -> list[_Answer]:
-        """Write in one transaction; where a row is refused, each in its own, so that only it is."""
-        rows: dict[_Kind, list[Row]] = defaultdict(list)
-        for operation in operations:
-            rows[operation.kind].append(operation.row)
-        try:
-            self._store.write(rows[_Kind.OPEN], rows[_Kind.CLOSE], rows[_Kind.TRACE])
-        except DataError as error:
-            if len(operations) > 1:
-                return [a for operation in operations for a in self._commit([operation])]
-            return self._fail(operations, str(error), keep=False)
-        except LedgerError as error:
-            return self._fail(operations, str(error), keep=True)
-        return [_Answer(o.waiter, None) for o in operations if o.waiter]
-
-    def _fail(self, operations: list[_Operation], trouble: str, *, keep: bool) -> list[_Answer]:
-        queued = [o for o in operations if not o.waiter]
-        room = max(KEPT - len(self._kept), 0) if keep else 0
-        self._kept += queued[:room]
-        self._lost += len(queued[room:])
-        if queued:
-            self._trouble = trouble
-        return [_Answer(o.waiter, trouble) for o in operations if o.waiter]
-
-    def _report(self, operations: list[_Operation]) -> list[_Answer]:
-        """Answer those who flush with what could not be written; what is lost, only once."""
-        waiters = [o.waiter for o in operations if o.kind is _Kind.FLUSH and o.waiter]
-        if not waiters:
-            return []
-        trouble = self._unwritten()
-        self._lost = 0
-        return [_Answer(waiter, trouble) for waiter in waiters]
-
-    def _unwritten(self) -> str | None:
-        missing = len(self._kept) + self._lost
-        return f"{missing} results or traces not recorded: {self._trouble}" if missing else None
+    first = ride if riders else None
+    store.write(rows[_Kind.OPEN], rows[_Kind.CLOSE], rows[_Kind.TRACE], first)
+    return results
 
 
-def _answer(answers: list[_Answer]) -> None:
-    """Wake the tasks that wait, with one call into each event loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Answer]] = defaultdict(list)
-    for answer in answers:
-        by_loop[answer.waiter.loop].append(answer)
-    for loop, its_answers in by_loop.items():
-        # A loop that was closed meanwhile has nobody left to tell.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_wake, its_answers)
-
-
-def _wake(answers: list[_Answer]) -> None:
-    for (_, future), trouble in answers:
-        if future.done():
-            continue
-        if trouble is None:
-            future.set_result(None)
-        else:
-            future.set_exception(LedgerError(trouble))
+def _stop(writer: Batches[_Operation], store: "Store") -> None:
+    try:
+        writer.stop()
+    finally:
+        store.close()
 
 
 def _to_json(trace: Trace) -> str:
     """Return a trace as one line of JSON; what UTF-8 cannot hold (lone surrogates) becomes `?`."""
-    text = json.dumps(trace, default=_plain, ensure_ascii=False)
-    return text.encode("utf-8", "replace").decode()
+    import orjson
+
+    try:
+        return orjson.dumps(trace, default=_plain).decode()
+    except TypeError:
+        text = json.dumps(trace, default=_plain, ensure_ascii=False)
+        return text.encode("utf-8", "replace").decode()
 
 
 def _plain(value: Any) -> Any:

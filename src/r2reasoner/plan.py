@@ -14,6 +14,7 @@ that they write when nothing makes them write JSON. A plan that breaks a rule is
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, NamedTuple
 
@@ -46,6 +47,18 @@ PLAN_SCHEMA: Final[dict[str, Any]] = {
     "required": ["subtasks", "answer"],
     "additionalProperties": False,
 }
+
+
+def _in_conversation(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of plans whose subtasks also say whether they need the conversation."""
+    schema = deepcopy(schema)
+    subtask = schema["properties"]["subtasks"]["items"]
+    subtask["properties"]["needs_conversation"] = {"type": "boolean"}
+    subtask["required"].append("needs_conversation")
+    return schema
+
+
+CONVERSATION_SCHEMA: Final = _in_conversation(PLAN_SCHEMA)
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 # No two neighbouring repetitions of these match the same character: linear on any text.
@@ -256,7 +269,8 @@ def _read_subtask(item: Any) -> Subtask:
         case str():
             return Subtask(item)
         case {"text": str(text), "needs": list(needs)} if all(type(n) is int for n in needs):
-            return Subtask(text, tuple(needs))
+            # only a plain no spares the conversation: what is unclear is sent
+            return Subtask(text, tuple(needs), item.get("needs_conversation") is not False)
         case {"text": str(text)} if item.keys() == {"text"}:
             return Subtask(text)
     raise PlanError(PlanFault.UNREADABLE, 'expected each subtask as {"text": "...", "needs": []}')

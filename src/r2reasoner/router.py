@@ -78,13 +78,24 @@ class Router:
             await self.aclose()
 
     async def run(
-        self, query: str | Query, *, direct: bool = False, meter: Meter | None = None
+        self,
+        query: str | Query,
+        *,
+        direct: bool = False,
+        watch: Emit = lambda event: None,
+        meter: Meter | None = None,
     ) -> AsyncGenerator[Event | Trace, None]:
-        """Yield events as they happen, then the Trace. Leaving early cancels what is in flight."""
+        """Yield events as they happen, then the Trace. Leaving early cancels what is in flight.
+
+        `watch` gets each event at its moment, however slowly they are taken here.
+        """
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        task = asyncio.create_task(
-            self.trace(query, direct=direct, emit=queue.put_nowait, meter=meter)
-        )
+
+        def emit(event: Event) -> None:
+            watch(event)
+            queue.put_nowait(event)
+
+        task = asyncio.create_task(self.trace(query, direct=direct, emit=emit, meter=meter))
         task.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while (event := await queue.get()) is not None:

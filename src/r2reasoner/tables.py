@@ -1,14 +1,33 @@
-"""The ledger's tables, and how their rows are made of our values and read back.
+"""All tables of a ledger's database, and how the rows of entries and traces are made and read.
 
 Money is a whole number of pico-dollars, rates are decimals kept as text, so that nothing is
 rounded. Every row of `entries` also says at which rates and from which source it was priced.
+
+A change here needs a revision in `migrations/versions` and `schema.HEAD`. How the gateway reads
+and writes the tables of its keys is in `gateway/key_books.py`.
 """
 
 import json
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Float, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    CompoundSelect,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    func,
+    select,
+    text,
+    union_all,
+)
 
 from r2reasoner.ledger import Entry, EntryOpen, Row
 from r2reasoner.pool.cards import Price, Tier
@@ -17,11 +36,23 @@ from r2reasoner.types import Call, CallOutcome, Role, Trace, Usage
 SHORT: Final = 300
 """Most characters of an error, a note or a name that are kept."""
 
+PART: Final = 10**6
+"""Amounts are summed in two parts, `whole` of so many pico-dollars and `rest`: no sum overflows."""
+
+
+def _sorted(length: int) -> String:
+    """Return the type of names that sort by their bytes, whatever language a server sorts by."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
+IS_OPEN: Final = text("outcome = 'open'")
+"""In the words of `ix_entries_open`, which serves no condition with a parameter."""
+
 METADATA: Final = MetaData()
 ENTRIES: Final = Table(
     "entries",
     METADATA,
-    Column("id", String(64), primary_key=True),
+    Column("id", _sorted(64), primary_key=True),
     Column("query_id", Text, nullable=False, index=True),
     Column("lease", String(64), nullable=False),
     Column("role", Text, nullable=False),
@@ -46,12 +77,13 @@ ENTRIES: Final = Table(
     Column("finish_reason", Text),
     Column("error", Text),
     Column("note", Text),
+    Index("ix_entries_open", "lease", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     sqlite_with_rowid=False,
 )
 TRACES: Final = Table(
     "traces",
     METADATA,
-    Column("id", String(64), primary_key=True),
+    Column("id", _sorted(64), primary_key=True),
     Column("started_at", Float, nullable=False),
     Column("query", Text, nullable=False),
     Column("pool", Text, nullable=False),
@@ -59,15 +91,75 @@ TRACES: Final = Table(
     Column("status", Text, nullable=False),
     Column("wall_s", Float, nullable=False),
     Column("body", Text, nullable=False),
+    Index("ix_traces_started_at", "started_at"),
 )
 LEASES: Final = Table(
     "leases",
     METADATA,
-    Column("id", String(64), primary_key=True),
+    Column("id", _sorted(64), primary_key=True),
     Column("host", Text, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("renewed_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
+)
+DAILY_CALLS: Final = Table(  # what the entries came to that retention removed
+    "daily_calls",
+    METADATA,
+    Column("day", _sorted(10), primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("role", Text, primary_key=True),
+    Column("outcome", Text, primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+    Column("unpriced", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("whole", BigInteger, nullable=False),
+    Column("rest", BigInteger, nullable=False),
+)
+DAILY_TRACES: Final = Table(  # how many traces it removed
+    "daily_traces",
+    METADATA,
+    Column("day", _sorted(10), primary_key=True),
+    Column("traces", BigInteger, nullable=False),
+)
+KEYS: Final = Table(
+    "api_keys",
+    METADATA,
+    Column("id", _sorted(64), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+    Column("per_day", BigInteger),
+    Column("per_month", BigInteger),
+    Column("per_minute", Integer),
+    Column("models", Text, nullable=False),
+)
+COUNTERS: Final = Table(
+    "key_counters",
+    METADATA,
+    Column("key_id", _sorted(64), primary_key=True),
+    Column("period", _sorted(16), primary_key=True),
+    Column("spent", BigInteger, nullable=False),
+    Column("held", BigInteger, nullable=False),
+    Column("requests", Integer, nullable=False),
+)
+HOLDS: Final = Table(
+    "key_holds",
+    METADATA,
+    Column("id", _sorted(64), primary_key=True),
+    Column("key_id", _sorted(64), nullable=False),
+    Column("day", _sorted(16), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("held_at", Float, nullable=False),
+)
+REQUESTS: Final = Table(
+    "key_requests",
+    METADATA,
+    Column("trace_id", _sorted(64), primary_key=True),
+    Column("key_id", _sorted(64), nullable=False, index=True),
+    Column("at", Float, nullable=False),
 )
 
 CLOSED_COLUMNS: Final = (
@@ -84,16 +176,50 @@ CLOSED_COLUMNS: Final = (
     "note",
 )
 
+SUMS: Final = ("calls", "unpriced", "input_tokens", "output_tokens", "whole", "rest")
+
+
+def sums(
+    of_entries: ColumnElement[bool], of_days: ColumnElement[bool]
+) -> CompoundSelect[tuple[Any, ...]]:
+    """Select calls summed by model, role and outcome, in one statement and so at one moment.
+
+    First those of entries, then what was kept of entries that retention removed: who reads it adds
+    up rows of the same names. `whole` and `rest` are NULL where no call had a price.
+    """
+    columns = ENTRIES.c
+    by = columns.model, columns.role, columns.outcome
+    kept = DAILY_CALLS.c
+    return union_all(
+        select(
+            *by,
+            func.count().label("calls"),
+            (func.count() - func.count(columns.cost)).label("unpriced"),
+            func.sum(columns.input_tokens).label("input_tokens"),
+            func.sum(columns.output_tokens).label("output_tokens"),
+            func.sum(columns.cost // PART).label("whole"),
+            func.sum(columns.cost % PART).label("rest"),
+        )
+        .where(of_entries)
+        .group_by(*by),
+        select(kept.model, kept.role, kept.outcome, *(kept[name] for name in SUMS)).where(of_days),
+    )
+
+
+def cost_of(row: Any) -> int:
+    """Return the pico-dollars of a row of `sums`."""
+    return int(row.whole or 0) * PART + int(row.rest or 0)
+
 
 def open_row(entry: EntryOpen, lease: str) -> Row:
     """Return the row of an open entry, which stands at its bound."""
     bound, price = entry.bound_usage, entry.price
     return (
         entry.id,
-        _clean(entry.query_id),
+        clean(entry.query_id),
         lease,
         entry.role.value,
-        _clean(entry.model),
+        clean(entry.model),
         entry.subtask,
         entry.attempt,
         CallOutcome.OPEN.value,
@@ -107,13 +233,13 @@ def open_row(entry: EntryOpen, lease: str) -> Row:
         str(price.output) if price else None,
         str(price.cached) if price and price.cached is not None else None,
         _tiers_text(price) if price and price.tiers else None,
-        price.source if price else None,
+        clean(price.source) if price else None,
         entry.started_at,
         0.0,
         None,
         None,
         None,
-        _clean(entry.note),
+        clean(entry.note),
     )
 
 
@@ -129,9 +255,9 @@ def close_row(call: Call) -> Row:
         call.cost,
         call.latency_s,
         call.ttft_s,
-        _clean(call.finish_reason),
-        _clean(call.error),
-        _clean(call.note),
+        clean(call.finish_reason),
+        clean(call.error),
+        clean(call.note),
         call.id,
     )
 
@@ -141,8 +267,8 @@ def trace_row(trace: Trace, body: str) -> Row:
     return (
         trace.id,
         trace.started_at,
-        _clean(trace.query.text, None),
-        _clean(trace.pool),
+        clean(trace.query.text, None),
+        clean(trace.pool),
         trace.cost(),
         trace.answer.status.value,
         trace.wall_s,
@@ -198,7 +324,7 @@ def _decimal(text: str | None) -> Decimal | None:
     return None if text is None else Decimal(text)
 
 
-def _clean(text: str | None, most: int | None = SHORT) -> str | None:
+def clean(text: str | None, most: int | None = SHORT) -> str | None:
     """Cut a text and replace what a database may refuse: NUL and lone surrogates."""
     if text is None or (text.isascii() and "\0" not in text):
         return text if text is None else text[:most]

@@ -97,22 +97,28 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What the user asks, and the conversation before it."""
+    """What the user asks, and the conversation before it.
+
+    `conversation` is a hash that stays the same through it, None where nobody knows.
+    """
 
     text: str
     id: str
     earlier: tuple[Message, ...] = ()
+    conversation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Subtask:
     """One node of a plan. `#3` in its text stands for the answer of subtask 3.
 
-    `needs` names further subtasks (from 1) whose answers it must see without naming them.
+    `needs` names further subtasks (from 1) whose answers it must see without naming them;
+    `needs_conversation`: it must also see what was said before the query.
     """
 
     text: str
     needs: tuple[int, ...] = ()
+    needs_conversation: bool = True
 
     @property
     def references(self) -> tuple[int, ...]:

@@ -1,10 +1,8 @@
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +18,7 @@ from r2reasoner.errors import ConfigError, DataError
 from r2reasoner.evaluation.rows import RowsFile
 from r2reasoner.evaluation.spending import CapReached
 from r2reasoner.ledger import Ledger, evaluations_path
-from r2reasoner.mock import MockProvider
+from r2reasoner.mock import MockProvider, in_thread
 from r2reasoner.nano import scan
 
 PROGRAM = """
@@ -50,21 +48,11 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def provider(tmp_path: Path) -> Iterator[MockProvider]:
     """A provider in another thread, as the command has an event loop of its own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    provider = MockProvider(answer=toy_pool.answer)
-    asyncio.run_coroutine_threadsafe(provider.start(), loop).result()
-    (tmp_path / "toy.toml").write_text(toy_pool.pool_file(provider.base_url))
     lines = [json.dumps({"query": i.query, "answer": i.gold}) for i in toy_pool.items(6)]
     (tmp_path / "mine.jsonl").write_text("\n".join(lines) + "\n")
-    try:
+    with in_thread(MockProvider(answer=toy_pool.answer)) as provider:
+        (tmp_path / "toy.toml").write_text(toy_pool.pool_file(provider.base_url))
         yield provider
-    finally:
-        asyncio.run_coroutine_threadsafe(provider.close(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 def arguments(*more: str) -> list[str]:

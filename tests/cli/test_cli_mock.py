@@ -52,6 +52,14 @@ def test_it_serves_keeps_books_and_stops(number: int) -> None:
         assert errors == b""
 
 
+def test_a_prompt_that_comes_again_is_billed_as_cached() -> None:
+    with running("--cache", "--answer", "right") as (_, address):
+        for _ in range(2):
+            ask(address["base_url"], "word " * 1100)
+        with urllib.request.urlopen(address["books"], timeout=120) as response:
+            assert json.load(response)["totals"]["cached_tokens"] == 1024
+
+
 def test_faults_are_drawn_with_the_seed() -> None:
     def statuses() -> list[int]:
         options = ["--fault", "503", "--fault", "429", "--rate", "0.5", "--seed", "3"]

@@ -19,6 +19,16 @@ def test_beyond_this_machine_it_needs_a_key(tmp_path: Path) -> None:
         serve("--host", "0.0.0.0", "--db", str(tmp_path / "l.db"))
 
 
+def test_behind_a_proxy_it_needs_a_key_too(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"behind a proxy .* key create"):
+        serve("--forwarded-allow-ips", "127.0.0.1", "--db", str(tmp_path / "l.db"))
+
+
+def test_a_proxy_is_named_by_its_address() -> None:
+    with pytest.raises(ConfigError, match="neither an address nor a network"):
+        serve("--forwarded-allow-ips", "*")
+
+
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with bind("127.0.0.1", 0) as taken, pytest.raises(ConfigError, match="another --port"):
         serve("--port", str(taken.getsockname()[1]), "--db", str(tmp_path / "l.db"))

@@ -1,8 +1,4 @@
-import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from pools import serving
 from r2reasoner.cli.pool import app, init
 from r2reasoner.errors import ConfigError
 from r2reasoner.ledger import Ledger
@@ -29,22 +26,6 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     for provider in PROVIDERS:
         monkeypatch.delenv(str(provider.key_env), raising=False)
-
-
-@contextmanager
-def serving(provider: MockProvider) -> Iterator[str]:
-    """Serve from another thread, as the commands have an event loop of their own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(provider.start(), loop).result()
-        yield provider.base_url
-    finally:
-        asyncio.run_coroutine_threadsafe(provider.close(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 def run(*args: str | Path) -> Result:
@@ -110,6 +91,21 @@ def test_check_calls_every_model_and_records_the_calls(tmp_path: Path) -> None:
     ledger.close_sync()
     assert sorted(entry.model for entry in entries) == ["m0", "m1"]
     assert {(entry.role, entry.outcome) for entry in entries} == {(Role.CHECK, CallOutcome.OK)}
+
+
+def test_check_asks_what_models_can_do(tmp_path: Path) -> None:
+    with serving(provider := MockProvider()) as url, closed_port() as closed:
+        file = write_pool(tmp_path, url, closed)
+        table = run("pool", "check", "--capabilities", "-p", file).stdout
+        capped = ("--capabilities", "--max-cost", "0.02", "--json")
+        checked = document(run("pool", "check", "-p", file, *capped))
+    assert 'capabilities = ["n"]' in table
+    reached, away = checked["models"]
+    assert away["capabilities"] is None
+    can = {name: found["can"] for name, found in reached["capabilities"].items()}
+    assert can == {"tools": False, "images": None, "json": False, "n": True}
+    assert "budget" in reached["capabilities"]["images"]["why"]
+    assert len(provider.books) == 9
 
 
 def test_check_tells_who_does_not_answer_and_exits_with_1(tmp_path: Path) -> None:

@@ -99,6 +99,13 @@ class TestRequests:
         assert body["max_completion_tokens"] == 50
         assert not {"max_tokens", "temperature"} & body.keys()
 
+    def test_a_key_for_the_cache_is_sent_to_who_takes_it(self) -> None:
+        request = request_of("hello", cache_key="abc")
+        assert "prompt_cache_key" not in json.loads(encode(CARD, request, stream=False))
+        able = replace(CARD, capabilities=frozenset({"prompt_cache_key"}))
+        assert json.loads(encode(able, request, stream=False))["prompt_cache_key"] == "abc"
+        assert "prompt_cache_key" not in json.loads(encode(able, request_of("a"), stream=False))
+
     def test_a_plain_prompt_is_the_last_user_turn(self) -> None:
         card = replace(CARD, prompt="plain")
         body = json.loads(encode(card, request_of("first", "second"), stream=False))

@@ -1,6 +1,4 @@
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,7 @@ import pytest
 
 from r2reasoner.benchmarks import BENCHMARKS, CSQA, MUSIQUE
 from r2reasoner.evaluation.sources import Source
-from r2reasoner.mock import MockProvider
+from r2reasoner.mock import MockProvider, in_thread
 
 inspect_ai = pytest.importorskip("inspect_ai", reason="needs the extra inspect")
 pytestmark = pytest.mark.filterwarnings("default")
@@ -23,18 +21,8 @@ ROWS = [
 
 @pytest.fixture
 def provider() -> Iterator[MockProvider]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    provider = MockProvider(answer=lambda call: "I think the answer is (B).")
-    asyncio.run_coroutine_threadsafe(provider.start(), loop).result()
-    try:
+    with in_thread(MockProvider(answer=lambda call: "I think the answer is (B).")) as provider:
         yield provider
-    finally:
-        asyncio.run_coroutine_threadsafe(provider.close(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 def evaluated(task: Any, provider: MockProvider, folder: Path) -> Any:

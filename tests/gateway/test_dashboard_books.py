@@ -1,5 +1,6 @@
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,12 @@ from r2reasoner.gateway.dashboard.savings import Savings
 from r2reasoner.gateway.dashboard.scores import Scores
 from r2reasoner.ledger import Ledger, new_id
 from r2reasoner.types import AnswerStatus, CallOutcome, Role
+
+
+@pytest.fixture
+def ledger(db: str) -> Iterator[Ledger]:
+    with Ledger.open(db) as opened:
+        yield opened
 
 
 def noon(days_ago: int) -> float:
@@ -71,6 +78,7 @@ class TestSearch:
         assert self.found(books, words="100% a_b") == ["100% of a_b"]
         assert self.found(books, words="1%0") == self.found(books, words="_00") == []
         assert self.found(books, words="' OR 1=1 --") == []
+        assert self.found(books, words="a\0b") == self.found(books, model="a\ud800") == []
 
     def test_the_beginning_of_an_id(self, books: Books) -> None:
         first = books.search(Search()).traces[-1]

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import openai
 import pytest
+from starlette.routing import Route
 
 from gateways import ADMIN, gateway
 from pools import pool_at
+from r2reasoner.gateway import api
 from r2reasoner.gateway.gateway import Options
 from r2reasoner.mock import MockProvider
 from r2reasoner.types import to_dollars, to_pico
 
 BODY = {"model": "small", "messages": [{"role": "user", "content": "a b c"}]}
-OPEN = {"/healthz"}
+OPEN = {"/healthz", "/openapi.json"}
 API = [
     ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/responses"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/small"),
     ("GET", "/v1/traces/x"),
@@ -61,6 +64,22 @@ async def test_every_route_of_the_api_refuses_bad_credentials(tmp_path: Path) ->
                             assert response.status == 401, (path, bad)
                             assert (await response.json())["error"]["code"] == "invalid_api_key"
     assert mock.books == []
+
+
+async def test_no_route_of_the_api_is_open_but_these(tmp_path: Path) -> None:
+    async with MockProvider() as mock:
+        with gateway(pool_at(mock.base_url), tmp_path / "l.db") as served:
+            served.keys.create("one")
+            found = set()
+            for route in api.routes(served.gateway):
+                assert isinstance(route, Route)
+                if "POST" in (route.methods or ()):
+                    status, *_ = await served.post(BODY, path=route.path)
+                else:
+                    status, _ = await served.get(route.path)
+                if status != 401:
+                    found.add(route.path)
+    assert found == OPEN
 
 
 async def test_a_gateway_beyond_this_machine_is_never_open(tmp_path: Path) -> None:

@@ -5,24 +5,39 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from decimal import Decimal
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Connection
 
 from r2reasoner.errors import ConfigError, LedgerError
+from r2reasoner.gateway import key_books
 from r2reasoner.gateway import keys as module
-from r2reasoner.gateway.keys import Keys, OverBudget, OverRate, Spending
+from r2reasoner.gateway.key_books import KeyBooks
+from r2reasoner.gateway.keys import Hold, Key, Keys, OverBudget, OverRate, Spending
 from r2reasoner.ledger import EntryOpen, Ledger, new_id
 from r2reasoner.types import PICO_PER_DOLLAR, Role, Usage, to_pico
 
+if TYPE_CHECKING:
+    from postgres import Cluster
+
 
 @pytest.fixture
-def keys(tmp_path: Path) -> Iterator[Keys]:
-    opened = Keys.open(tmp_path / "l.db")
+def keys(db: str) -> Iterator[Keys]:
+    opened = Keys.open(db)
     yield opened
     opened.close_sync()
+
+
+async def hold_on(keys: Keys, key: Key, hold: Hold) -> None:
+    """Hold money as a call does. Raises OverBudget."""
+    left = await keys.ledger.ask(keys.placing(key, hold))
+    if left is not None:
+        raise OverBudget(key, hold.amount, left)
 
 
 def everything_in(folder: Path) -> bytes:
@@ -30,7 +45,8 @@ def everything_in(folder: Path) -> bytes:
 
 
 class TestKeys:
-    async def test_the_secret_is_kept_nowhere(self, keys: Keys, tmp_path: Path) -> None:
+    async def test_the_secret_is_kept_nowhere(self, tmp_path: Path) -> None:
+        keys = Keys.open(tmp_path / "l.db")
         key, secret = keys.create("one", per_day=Decimal("2.5"), models=["r2reasoner"])
         keys.close_sync()
         stored = everything_in(tmp_path)
@@ -53,12 +69,12 @@ class TestKeys:
         assert past.why_not(time.time()) == "has expired"
 
     async def test_a_revocation_elsewhere_is_seen(
-        self, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, keys: Keys, db: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "FRESH_S", 0.0)
         _, secret = keys.create("one")
         assert await keys.find(secret) is not None
-        other = Keys.open(tmp_path / "l.db")
+        other = Keys.open(db)
         other.revoke("one")
         other.close_sync()
         found = await keys.find(secret)
@@ -100,13 +116,13 @@ class TestBudgets:
     async def test_hold_and_settle(self, keys: Keys) -> None:
         key, _ = keys.create("one", per_day=Decimal(1), per_month=Decimal(3))
         first = keys.plan_hold(key, new_id(), to_pico("0.75"))
-        await keys.hold(key, first)
+        await hold_on(keys, key, first)
         assert await keys.spending(key) == (0, first.amount, 0, first.amount)
         with pytest.raises(OverBudget, match=r"\$0.25 is left") as error:
-            await keys.hold(key, keys.plan_hold(key, new_id(), to_pico("0.26")))
+            await hold_on(keys, key, keys.plan_hold(key, new_id(), to_pico("0.26")))
         assert error.value.left == to_pico("0.25")
-        keys.settle(first, to_pico("0.1"))
-        keys.settle(first, to_pico("0.1"))  # again: nothing happens
+        keys.ledger.put(keys.settling(first, to_pico("0.1")))
+        keys.ledger.put(keys.settling(first, to_pico("0.1")))  # again: nothing happens
         spending = await keys.spending(key)
         assert spending == (to_pico("0.1"), 0, to_pico("0.1"), 0)
         assert spending.left(key) == to_pico("0.9")
@@ -114,14 +130,14 @@ class TestBudgets:
     async def test_the_month_counts_too(self, keys: Keys) -> None:
         key, _ = keys.create("one", per_day=Decimal(5), per_month=Decimal(1))
         with pytest.raises(OverBudget):
-            await keys.hold(key, keys.plan_hold(key, new_id(), to_pico(2)))
+            await hold_on(keys, key, keys.plan_hold(key, new_id(), to_pico(2)))
         assert await keys.spending(key) == (0, 0, 0, 0)
 
     async def test_without_a_limit_all_fits_and_is_counted(self, keys: Keys) -> None:
         key, _ = keys.create("one")
         hold = keys.plan_hold(key, new_id(), to_pico(10**6))
-        await keys.hold(key, hold)
-        keys.settle(hold, 7)
+        await hold_on(keys, key, hold)
+        keys.ledger.put(keys.settling(hold, 7))
         spending = await keys.spending(key)
         assert (spending.day_spent, spending.left(key)) == (7, None)
 
@@ -142,8 +158,8 @@ class TestBudgets:
         hold = keys.plan_hold(key, "same", 1)
         again = keys.plan_hold(key, "same", 1)
         answers = await asyncio.gather(
-            keys.hold(key, hold),
-            keys.hold(key, again),
+            hold_on(keys, key, hold),
+            hold_on(keys, key, again),
             keys.spending(key),
             return_exceptions=True,
         )
@@ -160,13 +176,13 @@ class TestBudgets:
             key, _ = keys.create("one", per_day=Decimal(limit) / PICO_PER_DOLLAR)
             holds = [keys.plan_hold(key, new_id(), amount) for amount in amounts]
             done = await asyncio.gather(
-                *(keys.hold(key, hold) for hold in holds), return_exceptions=True
+                *(hold_on(keys, key, hold) for hold in holds), return_exceptions=True
             )
             held = [h for h, end in zip(holds, done, strict=True) if end is None]
             spending = await keys.spending(key)
             assert spending.day_held == sum(h.amount for h in held) <= limit
             for hold in held:
-                keys.settle(hold, hold.amount // 2)
+                keys.ledger.put(keys.settling(hold, hold.amount // 2))
             spending = await keys.spending(key)
             assert spending.day_held == 0
             assert spending.day_spent == sum(h.amount // 2 for h in held)
@@ -174,25 +190,52 @@ class TestBudgets:
 
         asyncio.run(run())
 
-    def test_several_processes_never_overshoot(self, keys: Keys, tmp_path: Path) -> None:
-        key, _ = keys.create("one", per_day=Decimal(100) / PICO_PER_DOLLAR)
+    def test_several_processes_never_overshoot(self, keys: Keys, db: str) -> None:
+        """Both begin with keys that have no counters yet, and go through them the other way."""
+        made = [
+            keys.create(name, per_day=Decimal(300) / PICO_PER_DOLLAR, per_minute=10**6)[0]
+            for name in ("one", "two", "three")
+        ]
         context = multiprocessing.get_context("spawn")
-        with context.Pool(2) as pool:
-            held = pool.map(hold_many, [(str(tmp_path / "l.db"), key)] * 2)
-        ((_, spending),) = keys.all()
-        assert sum(held) == spending.day_held == 98  # 14 holds of 7
+        with context.Pool(2, begin_together, (context.Barrier(2),)) as pool:
+            work = pool.map(hold_many, [(db, made, 100), (db, made[::-1], 100)], chunksize=1)
+        held, refused, troubled = (sum(numbers) for numbers in zip(*work, strict=True))
+        assert troubled == 0
+        assert held == 3 * 294  # 42 holds of 7 on each key
+        assert refused == 2 * 300 - 3 * 42
+        assert [s.day_held for _, s in keys.all()] == [s.month_held for _, s in keys.all()]
+        assert [s.day_held for _, s in keys.all()] == [294] * 3
 
 
-def hold_many(what: tuple[str, module.Key]) -> int:
-    """Hold 7 pico-dollars as often as it goes, in a process of its own."""
-    where, key = what
+def begin_together(barrier: Barrier) -> None:
+    """Begin when the other process has imported everything too."""
+    barrier.wait(60)
 
-    async def run() -> int:
+
+def hold_many(what: tuple[str, list[Key], int]) -> tuple[int, int, int]:
+    """Hold 7 pico-dollars on each of some keys so many times, in a process of its own.
+
+    Returns how much was held, how many holds did not fit, and how many failed otherwise.
+    """
+    where, made, times = what
+
+    async def run() -> tuple[int, int, int]:
         keys = Keys.open(where)
-        holds = [keys.plan_hold(key, new_id(), 7) for _ in range(20)]
-        done = await asyncio.gather(*(keys.hold(key, h) for h in holds), return_exceptions=True)
+
+        async def one(key: Key) -> None:
+            await keys.admit(key)
+            await hold_on(keys, key, keys.plan_hold(key, new_id(), 7))
+
+        async def some(count: int) -> list[BaseException | None]:
+            found = []
+            for _ in range(count):
+                found += await asyncio.gather(*map(one, made), return_exceptions=True)
+            return found
+
+        ends = [e for part in await asyncio.gather(*map(some, [times // 10] * 10)) for e in part]
         await keys.close()
-        return sum(h.amount for h, end in zip(holds, done, strict=True) if end is None)
+        refused = sum(isinstance(end, OverBudget) for end in ends)
+        return 7 * ends.count(None), refused, len(ends) - ends.count(None) - refused
 
     return asyncio.run(run())
 
@@ -201,11 +244,11 @@ class TestWhatADeadProcessLeaves:
     """A hold whose entry is closed, and whose process is gone, is settled as the ledger says."""
 
     async def test_is_charged_as_the_ledger_says(
-        self, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, keys: Keys, db: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "SETTLED_LATE_S", -1.0)
+        monkeypatch.setattr(key_books, "SETTLED_LATE_S", -1.0)
         key, _ = keys.create("one", per_day=Decimal(1))
-        with Ledger.open(tmp_path / "l.db") as ledger:
+        with Ledger.open(db) as ledger:
             entry = EntryOpen(
                 id=new_id(),
                 query_id="q",
@@ -219,20 +262,25 @@ class TestWhatADeadProcessLeaves:
                 started_at=time.time(),
             )
             await ledger.begin(entry)
-            await keys.hold(key, keys.plan_hold(key, entry.id, 500))
+            await hold_on(keys, key, keys.plan_hold(key, entry.id, 500))
             unsent = keys.plan_hold(key, new_id(), 300)
-            await keys.hold(key, unsent)
+            await hold_on(keys, key, unsent)
             self._reap(keys)
             assert (await keys.spending(key)).day_held == 800  # open: not ended yet
         self._reap(keys)  # closing the ledger made the entry unknown, at its bound
         assert await keys.spending(key) == (500, 300, 500, 300)
-        monkeypatch.setattr(module, "NEVER_SENT_S", -1.0)
+        monkeypatch.setattr(key_books, "NEVER_SENT_S", -1.0)
         self._reap(keys)
         assert await keys.spending(key) == (500, 0, 500, 0)
 
     @staticmethod
     def _reap(keys: Keys) -> None:
-        keys._do_now(module._reap)
+        def reap(connection: Connection) -> None:
+            books = KeyBooks(connection, keys._say, ())
+            books.reap()
+            books.write()
+
+        keys.ledger.database.write(reap)
 
 
 async def test_whose_trace_it_is(keys: Keys) -> None:
@@ -240,9 +288,46 @@ async def test_whose_trace_it_is(keys: Keys) -> None:
     keys.record(key, "trace")
     assert await keys.owner("trace") == key.id
     assert await keys.owner("other") is None
+    assert await keys.owner("no\0text for a database\ud800") is None
 
 
 def test_a_database_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "no.db").write_text("this is no database, but a text that is long enough " * 9)
     with pytest.raises(LedgerError, match="not a database"):
         Keys.open(tmp_path / "no.db")
+
+
+async def test_while_the_server_is_away_charges_are_kept(postgres: "Cluster") -> None:
+    with postgres.database() as where:
+        keys = Keys.open(where)
+        free, _ = keys.create("free")
+        key, _ = keys.create("limited", per_day=Decimal(1))
+        before = keys.plan_hold(key, new_id(), 500)
+        await hold_on(keys, key, before)
+        postgres.stop(at_once=True)
+        try:
+            noted = keys.plan_hold(free, new_id(), 300)
+            keys.ledger.put(keys.placing(free, noted))
+            keys.ledger.put(keys.settling(noted, 200))
+            keys.ledger.put(keys.settling(before, 100))
+            with pytest.raises(LedgerError, match="postgresql://"):
+                await hold_on(keys, key, keys.plan_hold(key, new_id(), 1))
+            with pytest.raises(LedgerError, match="3 results or traces not recorded"):
+                await keys.flush()
+        finally:
+            postgres.start()
+        assert await keys.spending(free) == (200, 0, 200, 0)
+        assert await keys.spending(key) == (100, 0, 100, 0)
+        await keys.close()
+
+
+async def test_amounts_beyond_64_bits_stay_whole(keys: Keys) -> None:
+    key, _ = keys.create("one")
+    holds = [keys.plan_hold(key, new_id(), 2**63 - 1) for _ in range(3)]
+    for hold in holds:
+        await hold_on(keys, key, hold)
+    assert (await keys.spending(key)).day_held == 2**63 - 1
+    for hold in holds:
+        keys.ledger.put(keys.settling(hold, 2**63 - 1))
+    spent, held, *_ = await keys.spending(key)
+    assert (spent, type(spent), held) == (2**63 - 1, int, 0)

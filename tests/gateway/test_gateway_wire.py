@@ -108,6 +108,7 @@ def test_the_r2_field() -> None:
         ({"messages": [{"role": "system", "content": "a"}]}, "messages"),
         ({"messages": ["a"]}, "messages[0]"),
         ({"messages": [{"role": "boss", "content": "a"}]}, "messages[0]"),
+        ({"messages": [{"role": ["user"], "content": "a"}]}, "messages[0]"),
         ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "messages[0].content"),

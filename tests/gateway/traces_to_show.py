@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
-from r2reasoner.ledger import EntryOpen, Ledger, new_id
+from ledger_samples import closing, entry
+from r2reasoner.ledger import Ledger, new_id
 from r2reasoner.pool.cards import Card, Endpoint, Pool, Price
 from r2reasoner.types import (
     Allocation,
@@ -26,6 +27,7 @@ from r2reasoner.types import (
     Usage,
 )
 
+MOST = Usage(500, 500)
 RATES = {"planner": "2", "small": "1", "medium": "10", "large": "100"}
 HOSTILE = (
     "</pre></svg></title><script>window.hit=1</script><img src=x onerror=window.hit=1>"
@@ -65,22 +67,23 @@ def _call(
     usage = Usage() if outcome is CallOutcome.FAILED else Usage(*tokens)
     price = card(model).price
     assert price is not None
-    return Call(
-        id=new_id(),
+    opened = entry(
         role=role,
         model=model,
         subtask=subtask,
         attempt=attempt,
+        bound=price.cost(MOST),
+        started_at=begun,
+    )
+    return closing(
+        opened,
         outcome=outcome,
         usage=usage,
         cost=price.cost(usage),
-        bound=price.cost(Usage(500, 500)),
-        started_at=begun,
         latency_s=took,
         ttft_s=took / 3,
         finish_reason=None if error else "stop",
         error=error,
-        note=None,
     )
 
 
@@ -177,19 +180,19 @@ def put(ledger: Ledger, *traces: Trace, other: Callable[[Call], Call] = lambda c
             for call in map(other, trace.calls):
                 # what sorts by time must be of its time
                 identifier = f"{int(call.started_at * 1e6):013x}{call.id[13:]}"
-                entry = EntryOpen(
+                opened = entry(
+                    trace.id,
                     id=identifier,
-                    query_id=trace.id,
                     role=call.role,
                     model=call.model,
                     subtask=call.subtask,
                     attempt=call.attempt,
                     bound=call.bound,
-                    bound_usage=Usage(500, 500),
+                    bound_usage=MOST,
                     price=None,
                     started_at=call.started_at,
                 )
-                await ledger.begin(entry)
+                await ledger.begin(opened)
                 ledger.finish(replace(call, id=identifier))
             ledger.save_trace(trace)
         await ledger.flush()

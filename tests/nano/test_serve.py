@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -22,6 +21,7 @@ from r2reasoner.config import settings
 from r2reasoner.errors import CallError, CallFault, ConfigError
 from r2reasoner.hosts import is_loopback
 from r2reasoner.ledger import Ledger
+from r2reasoner.mock import in_thread
 from r2reasoner.nano.http_pool import served_pool
 from r2reasoner.nano.serve import MAX_BODY_BYTES, NanoServer, serve_until
 from r2reasoner.pool.cards import Pool
@@ -54,22 +54,6 @@ async def official(server: NanoServer) -> AsyncIterator[openai.AsyncOpenAI]:
         base_url=server.base_url, api_key="none", max_retries=0
     ) as client:
         yield client
-
-
-@contextmanager
-def in_thread(pool: Pool) -> Iterator[NanoServer]:
-    """Serve from another thread, for a client that blocks."""
-    server, loop = NanoServer(pool), asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(server.start(), loop).result()
-        yield server
-    finally:
-        asyncio.run_coroutine_threadsafe(server.close(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 async def post(server: NanoServer, body: Any, path: str = "/chat/completions") -> tuple[int, Any]:
@@ -125,7 +109,7 @@ class TestTheOfficialClient:
 
     def test_the_blocking_client(self, nano: Pool, strongest: str) -> None:
         with (
-            in_thread(nano) as server,
+            in_thread(NanoServer(nano)) as server,
             openai.OpenAI(base_url=server.base_url, api_key="none", max_retries=0) as client,
         ):
             answer = client.chat.completions.create(model=strongest, messages=turn())

@@ -141,10 +141,8 @@ class TestHull:
         # .5 * 2 + .85 * 2 from 1 to 5, and .9 for one more
         assert metrics.aiq(found, 1, 5) == pytest.approx(2.7 / 4)
         assert metrics.aiq(found, 1, 6) == pytest.approx(3.6 / 5)
-        assert metrics.score_at_price(found, 2) == pytest.approx(0.5)
         assert metrics.price_at_score(found, 0.5) == pytest.approx(2)
         assert np.isnan(metrics.price_at_score(found, 0.95))
-        assert np.isnan(metrics.score_at_price(found, 0.5))
 
     def test_no_range_of_prices(self) -> None:
         assert np.isnan(metrics.aiq(metrics.hull(np.array([1.0]), np.array([0.5])), 1, 1))
@@ -173,15 +171,6 @@ class TestRest:
         scores = np.array([[0.0, 1.0], [np.nan, 0.5], [np.nan, np.nan]])
         assert metrics.best(scores) == pytest.approx([1, 0.5, np.nan], nan_ok=True)
         assert metrics.regret(scores, np.array([0.0, 0.5, np.nan])) == pytest.approx(0.5)
-
-    def test_calibration(self) -> None:
-        sure = np.array([0.95, 0.95, 0.05, 0.05])
-        assert metrics.calibration_error(sure, np.array([1.0, 1, 0, 0])) == pytest.approx(0.05)
-        assert metrics.calibration_error(sure, np.array([0.0, 0, 1, 1])) == pytest.approx(0.95)
-        assert metrics.calibration_error(sure, np.array([1.0, np.nan, np.nan, np.nan])) == (
-            pytest.approx(0.05)
-        )
-        assert np.isnan(metrics.calibration_error(sure, np.full(4, np.nan)))
 
     @settings(max_examples=30)
     @given(arrays(float, (5, 8), elements=st.integers(0, 3).map(float)))

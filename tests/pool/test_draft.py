@@ -41,6 +41,14 @@ def test_a_thinking_model_gets_room_to_think_and_what_its_provider_wants(tmp_pat
     assert pool.workers[0].capabilities == {"fixed_temperature", "max_completion_tokens"}
 
 
+def test_what_a_model_can_do_is_left_to_the_reader(tmp_path: Path) -> None:
+    text = pool_text([*PROVIDERS[:1], local("m")], "r2")
+    assert '\n# capabilities = ["tools", "images", "json", "n"]\n' in text
+    taken = text.replace("# capabilities", "capabilities")
+    (mine,) = [c for c in load_text(tmp_path, taken).workers if c.name == "m"]
+    assert mine.capabilities == {"tools", "images", "json", "n"}
+
+
 def test_local_models_stay_unpriced_until_the_user_says(tmp_path: Path) -> None:
     text = pool_text([local("m")], "r2")
     pool = load_text(tmp_path, text)

@@ -6,7 +6,7 @@ Modules of commands import heavy things inside functions, so that `--help` is qu
 import json
 import os
 import sys
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -31,9 +31,8 @@ from r2reasoner.cli import (
     trace,
     train,
 )
+from r2reasoner.cli.exits import INTERRUPTED
 from r2reasoner.errors import R2Error, UnknownWords
-
-INTERRUPTED: Final = 130
 
 
 class _Interruptible(TyperGroup):

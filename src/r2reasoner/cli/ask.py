@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import os
 import sys
+import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -14,7 +15,9 @@ from r2reasoner.errors import ConfigError, R2Error
 
 if TYPE_CHECKING:
     from r2reasoner.bill import Bill
+    from r2reasoner.events import Event
     from r2reasoner.pool.cards import Pool
+    from r2reasoner.telemetry.told import Timed
     from r2reasoner.types import Trace
 
 NANO_KNOWS: Final = """\
@@ -29,8 +32,12 @@ TradeOffOption = Annotated[
     typer.Option("--trade-off", "-t", help="0 = quality only, 1 = cheapest."),
 ]
 DbOption = Annotated[
-    Path | None,
-    typer.Option(help="Ledger file; else $R2REASONER_HOME/r2reasoner.db, else ~/.r2reasoner."),
+    str | None,
+    typer.Option(
+        metavar="FILE|URL",
+        help="Ledger: a file, or postgresql://…; else $R2REASONER_DB, else a file in"
+        " $R2REASONER_HOME (~/.r2reasoner).",
+    ),
 ]
 
 
@@ -57,6 +64,8 @@ def ask(
     from r2reasoner.ledger import Ledger
     from r2reasoner.pool.load import find_pool, load_pool
     from r2reasoner.router import Router
+    from r2reasoner.telemetry import open_spans
+    from r2reasoner.telemetry.told import Told
     from r2reasoner.types import AnswerStatus
 
     loaded = load_pool(pool)
@@ -66,7 +75,12 @@ def ask(
     text = _read_stdin(settings.max_query_bytes) if query == "-" else query
     with Ledger.open(db) as ledger:
         router = Router.open(loaded, settings, ledger)
-        trace = asyncio.run(_run(router, text, direct=direct, quiet=as_json))
+        spans = open_spans(loaded)
+        events: list[Timed] = []
+        trace = asyncio.run(_run(router, text, events, direct=direct, quiet=as_json))
+        if spans is not None:
+            spans.record(Told.of(trace, events), {"traceparent": os.environ.get("TRACEPARENT", "")})
+            spans.close()
     total = bill(trace, loaded)
     if as_json:
         print(json.dumps({"trace": _plain(trace), "bill": _plain(total)}, indent=2))
@@ -89,23 +103,28 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(asdict(value), default=str))
 
 
-async def _run(router: Any, text: str, *, direct: bool, quiet: bool) -> "Trace":
+async def _run(
+    router: Any, text: str, events: "list[Timed]", *, direct: bool, quiet: bool
+) -> "Trace":
     from rich.console import Console
     from rich.live import Live
 
     from r2reasoner.cli.view import PlanView
     from r2reasoner.types import Trace
 
+    def note(event: "Event") -> None:
+        events.append((time.time(), event))
+
     async with router:
         if quiet:
-            done: Trace = await router.trace(text, direct=direct)
+            done: Trace = await router.trace(text, direct=direct, emit=note)
             return done
         view = PlanView(text)
         trace: Trace | None = None
         console = Console()
         with Live(view, console=console, refresh_per_second=12, transient=False) as live:
             try:
-                async for event in router.run(text, direct=direct):
+                async for event in router.run(text, direct=direct, watch=note):
                     if isinstance(event, Trace):
                         trace = event
                         view.finish(trace)

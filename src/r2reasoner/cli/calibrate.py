@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from r2reasoner.cli.ask import DbOption
+from r2reasoner.cli.exits import INTERRUPTED
 from r2reasoner.cli.pool import JsonOption, PoolOption
 from r2reasoner.errors import ConfigError, DataError, R2Error
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from r2reasoner.types import Pico, Task
 
 FEW_ITEMS: Final = 30
-INTERRUPTED: Final = 130
 
 
 def register(app: typer.Typer) -> None:

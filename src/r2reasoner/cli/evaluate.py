@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from r2reasoner.cli.ask import DbOption, TradeOffOption
+from r2reasoner.cli.exits import INTERRUPTED
 from r2reasoner.cli.pool import JsonOption, PoolOption
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     Items = tuple[Item, ...]
 
-INTERRUPTED: Final = 130
 DEFAULT_STRATEGIES: Final = "r2,cot,strongest"
 
 

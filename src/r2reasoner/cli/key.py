@@ -12,8 +12,6 @@ from r2reasoner.cli.pool import JsonOption
 from r2reasoner.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from r2reasoner.gateway.keys import Key, Keys, Spending
 
 app = typer.Typer(no_args_is_help=True, help="API keys of the gateway: budgets, limits, expiry.")
@@ -103,11 +101,11 @@ def revoke(
         print(f"revoked {revoked.name}")
 
 
-def _open(db: "Path | None") -> "Keys":
+def _open(db: str | None) -> "Keys":
     from r2reasoner.gateway.keys import Keys
-    from r2reasoner.ledger import default_path
+    from r2reasoner.ledger import default_db
 
-    return Keys.open(db or default_path())
+    return Keys.open(db or default_db())
 
 
 def _dollars(text: str | None, flag: str) -> Decimal | None:

@@ -1,7 +1,7 @@
-"""`r2reasoner ledger`: which models were called, what that cost, and the books as a file.
+"""`r2reasoner ledger`: which models were called, what that cost, the books as a file, their upkeep.
 
-Also what both reading commands (`ledger`, `trace`) share: finding the ledger,
-foreign text on a terminal, and files that are written whole or not at all.
+Also what both reading commands (`ledger`, `trace`) share: finding the ledger, days, foreign text
+on a terminal, and files that are written whole or not at all.
 """
 
 import csv
@@ -10,12 +10,14 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence, Set
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from r2reasoner.cli.ask import DbOption
 from r2reasoner.cli.pool import JsonOption
 from r2reasoner.errors import ConfigError
 from r2reasoner.files import write_whole
@@ -32,23 +34,21 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Show or export every call to a model and its cost.", no_args_is_help=True)
 
-Database = Annotated[
-    str | None,
-    typer.Option(
-        "--db",
-        metavar="PATH",
-        help="Ledger file or database URL, instead of the one in $R2REASONER_HOME.",
-    ),
-]
 OneQuery = Annotated[
     str | None, typer.Option("--query", metavar="ID", help="Only the calls of this query.")
 ]
+Since = Annotated[
+    str | None, typer.Option(metavar="DAY", help="From this day on (UTC), as 2026-11-30.")
+]
+Until = Annotated[str | None, typer.Option(metavar="DAY", help="Up to this day, with it.")]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.")]
 
 
 TITLES: Final = (
     "time", "role", "model", "subtask", "try", "outcome", "in", "out", "cost", "s", "remark",
 )  # fmt: skip
+DAY_S: Final = 86_400.0
+MOST_DAYS: Final = 36_500
 NUMBERS: Final = frozenset({"subtask", "try", "in", "out", "cost", "s"})
 
 
@@ -64,7 +64,7 @@ def show(
     query: OneQuery = None,
     limit: Annotated[int, typer.Option(min=1, help="Most entries to show, newest kept.")] = 50,
     as_json: JsonOption = False,
-    db: Database = None,
+    db: DbOption = None,
 ) -> None:
     """Show the calls to models, and the sums over all of them."""
     with open_existing(db) as ledger:
@@ -77,7 +77,7 @@ def show(
         return
     out = console()
     out.print(table(TITLES, NUMBERS, map(_cells, entries)))
-    if totals.calls > len(entries):
+    if totals.calls > len(entries) == limit:
         out.print(f"the newest {len(entries):,} of {totals.calls:,} calls; more with --limit")
     out.print(_in_words(totals))
 
@@ -89,18 +89,74 @@ def export(
         Format | None, typer.Option("--format", help="By the ending of the file, else jsonl.")
     ] = None,
     query: OneQuery = None,
+    since: Since = None,
+    until: Until = None,
     as_json: JsonOption = False,
-    db: Database = None,
+    db: DbOption = None,
 ) -> None:
-    """Write all entries to a file, oldest first."""
+    """Write entries to a file, oldest first."""
+    begin, end = bounds(since, until)
     if form is None:
         form = Format.CSV if out.suffix == ".csv" else Format.JSONL
     with open_existing(db) as ledger:
-        records = map(record, ledger.iter_entries(query_id=query))
+        records = map(record, ledger.iter_entries(query_id=query, since=begin, until=end))
         count = write_whole(
             out, _csv(records) if form is Format.CSV else map(_line, records), replace=True
         )
     report_export(out, {"format": form.value, "entries": count}, as_json=as_json)
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        str, typer.Option(metavar="DAYS", help="Remove what is older than so many days, as 90d.")
+    ],
+    traces_only: Annotated[
+        bool, typer.Option("--traces-only", help="Only prompts and answers; keep every call.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how much it would be; remove nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+    db: DbOption = None,
+) -> None:
+    """Remove old traces and settled calls; what they cost stays in all sums."""
+    from r2reasoner import retention
+
+    before = time.time() - _days(older_than) * DAY_S
+    with open_existing(db) as ledger:
+        remove = retention.count if dry_run else retention.prune
+        removed = remove(ledger.database, before, traces_only=traces_only)
+    if as_json:
+        print_json(removed._asdict() | {"before": before, "dry_run": dry_run})
+        return
+    done = "would be removed" if dry_run else "removed"
+    old = f"{removed.traces:,} traces and {removed.calls:,} calls"
+    typer.echo(f"{old} from before {clock(before)} {done}")
+
+
+@app.command()
+def migrate(as_json: JsonOption = False, db: DbOption = None) -> None:
+    """Bring the database of an older release up to date. Keep a copy of it first."""
+    from r2reasoner.schema import migrate_at
+
+    where = existing(db)
+    migrated = migrate_at(where)
+    if as_json:
+        print_json(migrated._asdict())
+    elif migrated.before == migrated.after:
+        typer.echo(f"up to date (revision {migrated.after})")
+    else:
+        typer.echo(f"revision {migrated.before or 'none'} became {migrated.after}")
+
+
+def bounds(since: str | None, until: str | None) -> tuple[float | None, float | None]:
+    """Return the Unix times in which days lie, the last one with it. Raises ConfigError."""
+    begin = None if since is None else _midnight(since, "--since")
+    end = None if until is None else _midnight(until, "--until") + DAY_S
+    if begin is not None and end is not None and begin >= end:
+        raise ConfigError(f"--since {since} is after --until {until}")
+    return begin, end
 
 
 def record(entry: "Entry") -> dict[str, Any]:
@@ -131,14 +187,21 @@ def record(entry: "Entry") -> dict[str, Any]:
     }
 
 
-def open_existing(db: str | None) -> "Ledger":
-    """Open the ledger that a command reads. Raises ConfigError if there is none yet."""
-    from r2reasoner.ledger import Ledger, default_path
+def existing(db: str | None) -> str:
+    """Return the ledger that a command reads. Raises ConfigError if there is none yet."""
+    from r2reasoner.ledger import default_db
 
-    where = str(default_path()) if db is None else db
+    where = str(default_db()) if db is None else db
     if "://" not in where and not Path(where).expanduser().is_file():
         raise ConfigError(f"no ledger at {where}: nothing was asked yet, or --db names another")
-    return Ledger.open(where)
+    return where
+
+
+def open_existing(db: str | None) -> "Ledger":
+    """Open the ledger that a command reads. Raises ConfigError if there is none yet."""
+    from r2reasoner.ledger import Ledger
+
+    return Ledger.open(existing(db))
 
 
 def report_export(out: Path, counts: dict[str, Any], *, as_json: bool) -> None:
@@ -192,6 +255,21 @@ def print_json(document: Any) -> None:
 def clock(moment: float) -> str:
     """Return a moment (seconds since 1970) as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+
+def _midnight(text: str, flag: str) -> float:
+    try:
+        day = date.fromisoformat(text)
+        return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+    except ValueError:
+        raise ConfigError(f"{flag}: expected a day, like 2026-11-30, got {text[:40]!r}") from None
+
+
+def _days(text: str) -> int:
+    digits = text.removesuffix("d")
+    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:9]) <= MOST_DAYS):
+        raise ConfigError(f"--older-than: expected days, like 90d (1 or more), got {text[:40]!r}")
+    return int(digits)
 
 
 def _cells(entry: "Entry") -> tuple[str, ...]:

@@ -35,6 +35,10 @@ def mock(
     model: Annotated[
         list[str] | None, typer.Option(help="A model it has, repeatable; default: any name.")
     ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option(help="Bill beginnings of 1,024 words and more that come again as cached."),
+    ] = False,
     json_out: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Serve OpenAI's chat API with scripted faults, and keep books of what was billed.
@@ -51,6 +55,7 @@ def mock(
         latency_s=latency,
         token_s=token_latency,
         models=model or (),
+        cache=cache,
         host=host,
         port=port,
     )

@@ -6,8 +6,8 @@
 import json
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import uuid4
@@ -16,6 +16,8 @@ import typer
 
 if TYPE_CHECKING:
     from r2reasoner.budget import Meter
+    from r2reasoner.capabilities import Found
+    from r2reasoner.client import RelayingClient
     from r2reasoner.client.base import Client
     from r2reasoner.pool.cards import Card, Pool, Price
     from r2reasoner.pool.discover import Source
@@ -40,13 +42,17 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """What a short request to a model came to. `latency_s` is seconds; `error` None is success."""
+    """What a short request to a model came to. `latency_s` is seconds; `error` None is success.
+
+    `can` is what it can do beyond text, None where it was not asked.
+    """
 
     card: "Card"
     latency_s: float | None
     cost: "Pico | None"
     error: str | None
     note: str | None = None
+    can: "Mapping[str, Found] | None" = None
 
 
 @app.command()
@@ -81,15 +87,30 @@ def check(
     timeout: Annotated[
         float, typer.Option(min=0.1, max=600, help="Seconds given to each model.")
     ] = 60.0,
+    capabilities: Annotated[
+        bool,
+        typer.Option(
+            "--capabilities", help="Also ask chat models for tools, images, JSON, several answers."
+        ),
+    ] = False,
+    max_cost: Annotated[
+        str | None, typer.Option(help="Hard cap in dollars over all that it sends.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send one short request to every model; exit code 1 if any does not answer."""
+    """Send one short request to every model; exit code 1 if any does not answer.
+
+    With --capabilities four more to each chat model, to see what the gateway may ask it for, and
+    the line that says so in the pool file.
+    """
     import asyncio
 
+    from r2reasoner.config import settings
     from r2reasoner.pool.load import load_pool
 
     loaded = load_pool(pool)
-    reached = asyncio.run(_check(loaded, timeout))
+    cap = settings(max_cost=max_cost).cap
+    reached = asyncio.run(_check(loaded, timeout, cap, capabilities=capabilities))
     good = all(result.error is None for result in reached)
     if as_json:
         document = {
@@ -104,6 +125,8 @@ def check(
             ("model", "endpoint", "answers", "latency", "$/M in", "$/M out", "price from"),
             [_reached_cells(result) for result in reached],
         )
+        if capabilities:
+            _print_capabilities(reached)
     if not good:
         raise typer.Exit(1)
 
@@ -145,7 +168,9 @@ def init(
         _print_nothing_found([server.base_url for server in servers], out)
 
 
-async def _check(pool: "Pool", timeout_s: float) -> "list[Reached]":
+async def _check(
+    pool: "Pool", timeout_s: float, cap: "Pico | None", *, capabilities: bool
+) -> "list[Reached]":
     import asyncio
 
     from r2reasoner.budget import Meter
@@ -155,9 +180,13 @@ async def _check(pool: "Pool", timeout_s: float) -> "list[Reached]":
     ledger = Ledger.open()
     client = PoolClient()
     try:
-        meter = Meter(ledger, f"check-{uuid4().hex}")
-        calls = (_reach(client, card, meter, timeout_s) for card in _cards(pool))
-        return list(await asyncio.gather(*calls))
+        meter = Meter(ledger, f"check-{uuid4().hex}", cap)
+        reached = await asyncio.gather(
+            *(_reach(client, card, meter, timeout_s) for card in _cards(pool))
+        )
+        if not capabilities:
+            return reached
+        return await asyncio.gather(*(_probed(client, r, meter, timeout_s) for r in reached))
     finally:
         await client.close()
         await ledger.close()
@@ -183,6 +212,18 @@ async def _reach(client: "Client", card: "Card", meter: "Meter", timeout_s: floa
             return Reached(card, latency_s, None, None, "answered without text")
         return Reached(card, None, None, str(error))
     return Reached(card, completion.latency_s, completion.cost, None)
+
+
+async def _probed(
+    client: "RelayingClient", reached: Reached, meter: "Meter", timeout_s: float
+) -> Reached:
+    from r2reasoner.capabilities import can_be_probed, probe
+
+    if reached.error is not None or not can_be_probed(reached.card):
+        return reached
+    return replace(
+        reached, can=await probe(client, reached.card, meter, time.monotonic() + timeout_s)
+    )
 
 
 def _cards(pool: "Pool") -> "list[Card]":
@@ -259,7 +300,31 @@ def _reached_document(result: Reached) -> dict[str, Any]:
         "cost_pico": result.cost,
         "error": result.error,
         "note": result.note,
+        "capabilities": None if result.can is None else _can_document(result.can),
     }
+
+
+def _can_document(can: "Mapping[str, Found]") -> dict[str, Any]:
+    return {name: found._asdict() for name, found in can.items()}
+
+
+def _print_capabilities(reached: Sequence[Reached]) -> None:
+    from r2reasoner.capabilities import CAPABILITIES, line
+
+    said = {True: "yes", False: "no", None: "?"}
+    asked = [(result.card, result.can) for result in reached if result.can is not None]
+    _print_table(
+        "what the gateway may ask them for",
+        ("model", *CAPABILITIES, "line of the pool file"),
+        [
+            (card.name, *(said[can[name].can] for name in CAPABILITIES), line(card, can))
+            for card, can in asked
+        ],
+    )
+    for card, can in asked:
+        for name, found in can.items():
+            if found.can is None:
+                print(f"{card.name}: {name} not found out: {found.why}")
 
 
 def _source_document(source: "Source") -> dict[str, Any]:

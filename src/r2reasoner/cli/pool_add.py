@@ -18,13 +18,13 @@ import typer
 
 from r2reasoner.cli.ask import DbOption
 from r2reasoner.cli.calibrate import (
-    INTERRUPTED,
     Exam,
     bar,
     check_outputs,
     check_prices,
     is_shipped,
 )
+from r2reasoner.cli.exits import INTERRUPTED
 from r2reasoner.cli.pool import JsonOption, PoolOption
 from r2reasoner.errors import ConfigError, DataError, R2Error
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from r2reasoner.cli.ask import DbOption, TradeOffOption
+from r2reasoner.cli.exits import INTERRUPTED
 from r2reasoner.cli.ledger import console, foreign, print_json, table
 from r2reasoner.cli.pool import JsonOption, PoolOption
 from r2reasoner.errors import ConfigError
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from r2reasoner.savings.document import Sampled
     from r2reasoner.savings.logs import Logs
 
-INTERRUPTED: Final = 130
 OPENAI: Final = "https://api.openai.com/v1"
 TITLES: Final = ("who answers", "cost", "of today's", "requests", "how known")
 
@@ -129,7 +129,7 @@ class _Asked:
         name = None if judge is None else judge.name
         self.terms = Terms(pool=pool, settings=settings, scorer=scorer, judge=name, seed=seed)
 
-    def run(self, found: "Logs", result: Path, db: Path | None) -> "Sampled":
+    def run(self, found: "Logs", result: Path, db: str | None) -> "Sampled":
         """Ask what has no verdict yet. Leaves with code 130 on Ctrl-C, what was judged kept."""
         from r2reasoner.evaluation.spending import SpendingLedger
         from r2reasoner.ledger import evaluations_path

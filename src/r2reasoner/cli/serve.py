@@ -2,6 +2,7 @@
 
 import json
 import os
+from enum import StrEnum
 from typing import Annotated, Final
 
 import typer
@@ -13,6 +14,15 @@ from r2reasoner.errors import ConfigError
 INSTALL: Final = "the gateway needs more packages: pip install 'r2reasoner[gateway]'"
 
 
+class LogLevel(StrEnum):
+    """How much the log says."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 def serve(
     pool: PoolOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -20,9 +30,20 @@ def serve(
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 8080,
     db: DbOption = None,
+    keep_days: Annotated[
+        int | None,
+        typer.Option(min=1, help="Remove traces and calls after so many days; else none is."),
+    ] = None,
     cache: Annotated[
         int, typer.Option(min=0, help="Answers kept for requests that say r2.cache; 0: none.")
     ] = 0,
+    trivial: Annotated[
+        bool, typer.Option(help="Answer greetings, thanks and the like at once, without a plan.")
+    ] = True,
+    stay: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds that a provider's prompt cache is counted on; 0: not."),
+    ] = 300.0,
     shadow: Annotated[
         float,
         typer.Option(min=0, max=1, help="Share of direct requests also routed, to compare cost."),
@@ -33,56 +54,91 @@ def serve(
     drain: Annotated[
         float, typer.Option(min=0, help="Seconds given to requests in flight at the end.")
     ] = 30.0,
+    forwarded_allow_ips: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS,…",
+            help="Proxies in front of it, whose X-Forwarded-For and -Proto are believed.",
+        ),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="A site whose pages may ask from a browser, as https://chat.example.org.",
+        ),
+    ] = None,
     log: Annotated[bool, typer.Option(help="One JSON line per request on stderr.")] = True,
+    log_level: Annotated[LogLevel, typer.Option(help="From which level on lines are written.")] = (
+        LogLevel.INFO
+    ),
     as_json: JsonOption = False,
 ) -> None:
     """Serve the router in OpenAI's format, with keys, budgets and a dashboard, until SIGTERM.
 
     Point an OpenAI client to it and name the model `r2reasoner`, or `r2reasoner:0.7` to turn the
-    dial. Beyond this machine it listens only once there is a key: `r2reasoner key create`.
+    dial. Beyond this machine, by its address or by a proxy, it serves only once there is a key:
+    `r2reasoner key create`.
     """
     from r2reasoner.config import load_settings
-    from r2reasoner.hosts import base_url, is_loopback
-    from r2reasoner.ledger import Ledger, default_path
+    from r2reasoner.hosts import addresses, base_url, is_loopback, origin
+    from r2reasoner.ledger import Ledger
     from r2reasoner.pool.load import find_pool, load_pool
 
     try:
         from r2reasoner.gateway.app import build
         from r2reasoner.gateway.gateway import ADMIN_ENV, Gateway, Options
         from r2reasoner.gateway.keys import Keys
+        from r2reasoner.gateway.logs import log_to_stderr
         from r2reasoner.gateway.server import listen
     except ModuleNotFoundError as error:
         raise ConfigError(f"{INSTALL} ({error.name} is missing)") from None
     from r2reasoner.client.secret import Secret
+    from r2reasoner.retention import keep
+    from r2reasoner.telemetry import open_spans
 
+    proxies = () if forwarded_allow_ips is None else addresses(forwarded_allow_ips)
+    this_machine_alone = is_loopback(host) and not proxies
     loaded = load_pool(pool)
     settings = load_settings(find_pool(pool))
     admin = None
     if os.environ.get(ADMIN_ENV, "").strip():
         admin = Secret.from_environment(ADMIN_ENV, needed_by="the dashboard")
     options = Options(
-        open_access=is_loopback(host), cache_entries=cache, shadow=shadow, canary=canary
+        open_access=this_machine_alone,
+        allow_origins=tuple(map(origin, allow_origin or ())),
+        cache_entries=cache,
+        trivial=trivial,
+        stay_s=stay,
+        shadow=shadow,
+        canary=canary,
     )
-    with Ledger.open(db) as ledger:
-        keys = Keys.open(db or default_path())
-        try:
-            if not is_loopback(host) and not keys.all():
-                raise ConfigError(
-                    f"{host} is not this machine alone, and there is no key to let requests in by;"
-                    " make one: r2reasoner key create NAME, or take --host 127.0.0.1"
-                )
-            gateway = Gateway.open(loaded, settings, ledger, keys, admin_key=admin, options=options)
-            if log:
-                _log_to_stderr()
+    with log_to_stderr(log_level, requests=log), Ledger.open(db) as ledger:
+        keys = Keys(ledger)
+        if not this_machine_alone and not keys.all():
+            raise ConfigError(
+                f"{'behind a proxy' if proxies else f'on {host}'} others than this machine can"
+                " ask, and there is no key to let them in by; make one: r2reasoner key create"
+                " NAME"
+            )
+        gateway = Gateway.open(
+            loaded,
+            settings,
+            ledger,
+            keys,
+            admin_key=admin,
+            options=options,
+            spans=open_spans(loaded),
+        )
+        with keep(ledger.database, days=keep_days):
             listen(
                 build(gateway),
                 host,
                 port,
                 drain_s=drain,
                 ready=lambda host, port: _say(base_url(host, port), as_json=as_json),
+                proxies=proxies,
             )
-        finally:
-            keys.close_sync()
 
 
 def _say(where: str, *, as_json: bool) -> None:
@@ -91,13 +147,3 @@ def _say(where: str, *, as_json: bool) -> None:
         typer.echo(json.dumps({"base_url": where, "dashboard": dashboard}))
     else:
         typer.echo(f"base_url  {where}\ndashboard {dashboard}\nstop with Ctrl-C")
-
-
-def _log_to_stderr() -> None:
-    import logging
-
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    root = logging.getLogger("r2reasoner.gateway")
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)

@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from r2reasoner.cli.ask import DbOption
 from r2reasoner.cli.ledger import (
-    Database,
     Out,
+    Since,
+    Until,
+    bounds,
     clock,
     console,
     exact,
@@ -36,7 +39,7 @@ app = typer.Typer(help="Show or export what happened to each query.", no_args_is
 def list_traces(
     limit: Annotated[int, typer.Option(min=1, help="Most traces to list, newest first.")] = 20,
     as_json: JsonOption = False,
-    db: Database = None,
+    db: DbOption = None,
 ) -> None:
     """List the queries, newest first."""
     with open_existing(db) as ledger:
@@ -58,7 +61,7 @@ def show(
         typer.Argument(metavar="[ID]", help="Id of a trace or its beginning [default: newest]."),
     ] = None,
     as_json: JsonOption = False,
-    db: Database = None,
+    db: DbOption = None,
 ) -> None:
     """Show one trace: plan, models, answers, cost and calls."""
     with open_existing(db) as ledger:
@@ -75,10 +78,18 @@ def show(
 
 
 @app.command()
-def export(out: Out, as_json: JsonOption = False, db: Database = None) -> None:
-    """Write all traces to a file, one line of JSON each, oldest first."""
+def export(
+    out: Out,
+    since: Since = None,
+    until: Until = None,
+    as_json: JsonOption = False,
+    db: DbOption = None,
+) -> None:
+    """Write traces to a file, one line of JSON each, oldest first."""
+    begin, end = bounds(since, until)
     with open_existing(db) as ledger:
-        count = write_whole(out, (f"{body}\n" for body in ledger.iter_trace_json()), replace=True)
+        bodies = ledger.iter_trace_json(since=begin, until=end)
+        count = write_whole(out, (f"{body}\n" for body in bodies), replace=True)
     report_export(out, {"traces": count}, as_json=as_json)
 
 

@@ -2,13 +2,16 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r2reasoner.budget import Meter
 from r2reasoner.client.base import ChatRequest, Client, Completion
 from r2reasoner.client.relay import Relayed, RelayingClient
 from r2reasoner.errors import CallError, CallFault
 from r2reasoner.pool.cards import Card
+
+if TYPE_CHECKING:
+    from r2reasoner.client.openai import OpenAIClient
 
 __all__ = ["ChatRequest", "Client", "Completion", "PoolClient", "Relayed", "RelayingClient"]
 
@@ -37,13 +40,7 @@ class PoolClient:
         """Yield the answer piece by piece; see Client."""
         return self._for(card).stream(card, request, meter, deadline)
 
-    async def relay(
-        self, card: Card, relayed: Relayed, meter: Meter, deadline: float | None = None
-    ) -> AsyncGenerator[dict[str, Any] | Completion, None]:
-        """Pass a whole request on to a model over HTTP; see `OpenAIClient.relay`.
-
-        Raises CallError for a model that is run in process: it has no such road.
-        """
+    def _relaying(self, card: Card) -> "OpenAIClient":
         from r2reasoner.client.openai import OpenAIClient
 
         client = self._for(card)
@@ -51,7 +48,22 @@ class PoolClient:
             raise CallError(
                 CallFault.BAD_REQUEST, "a model in process takes only texts", model=card.name
             )
-        async with aclosing(client.relay(card, relayed, meter, deadline)) as answer:
+        return client
+
+    async def pass_on(
+        self, card: Card, relayed: Relayed, meter: Meter, deadline: float | None = None
+    ) -> tuple[dict[str, Any], Completion]:
+        """Pass a whole request on to a model over HTTP; see `OpenAIClient.pass_on`.
+
+        Raises CallError for a model that is run in process: it has no such road.
+        """
+        return await self._relaying(card).pass_on(card, relayed, meter, deadline)
+
+    async def relay(
+        self, card: Card, relayed: Relayed, meter: Meter, deadline: float | None = None
+    ) -> AsyncGenerator[dict[str, Any] | Completion, None]:
+        """Pass a whole request on and stream the answer; errors as for `pass_on`."""
+        async with aclosing(self._relaying(card).relay(card, relayed, meter, deadline)) as answer:
             async for part in answer:
                 yield part
 

@@ -19,7 +19,8 @@ class ChatRequest:
 
     `rank` asks an embedded model for its next-likeliest answer (0 is the likeliest), which is how
     a greedy policy repairs itself; endpoints over HTTP ignore it. `logprobs` asks how sure the
-    model is. `role`, `subtask` and `note` only label the ledger entry.
+    model is. `cache_key` is what requests have in common that begin alike. `role`, `subtask` and
+    `note` only label the ledger entry.
     """
 
     messages: tuple[Message, ...]
@@ -32,6 +33,7 @@ class ChatRequest:
     response_format: Mapping[str, Any] | None = None
     rank: int = 0
     logprobs: bool = False
+    cache_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,66 +60,47 @@ class OpenAIClient:
         Who stops early must close the generator (`contextlib.aclosing`): that closes the
         connection and settles the call at once.
         """
-        job = _job(card, request, meter, deadline, stream=True)
-        reader = StreamReader()
         async with _Until(deadline):
-            attempt = await self._answered(job)
+            attempt = await self._answered(_job(card, request, meter, deadline, stream=True))
         with attempt:
-            while not reader.done:
-                async with _Until(deadline):
-                    chunk = await attempt.read()
-                if not chunk:
-                    break
-                pieces = reader.feed(chunk)
-                attempt.usage = reader.usage
-                if pieces:
-                    attempt.saw_text()
+            reader = StreamReader()
+            while (pieces := await _feed(attempt, reader, deadline)) is not None:
                 for piece in pieces:
                     yield piece
-            reply = reader.reply()
-            if reply.fault is None:
-                await attempt.drain()
-            yield attempt.finish(reply)
+            yield await _finish(attempt, reader)
+
+    async def pass_on(
+        self, card: Card, relayed: Relayed, meter: Meter, deadline: float | None = None
+    ) -> tuple[dict[str, Any], Completion]:
+        """Return the answer as the endpoint wrote it, and what it came to.
+
+        Tool calls and refusals are answers too. Recorded and retried as `complete` is.
+        """
+        job = _relaying(card, relayed, meter, deadline, stream=False)
+        async with _Until(deadline):
+            with await self._answered(job) as attempt:
+                reply = read_answer(await attempt.read_all(), relayed=True)
+                completion = attempt.finish(reply)
+        assert reply.body is not None
+        return reply.body, completion
 
     async def relay(
         self, card: Card, relayed: Relayed, meter: Meter, deadline: float | None = None
     ) -> AsyncGenerator[dict[str, Any] | Completion, None]:
-        """Yield the answer as the endpoint wrote it, then a Completion.
+        """Yield the events of a streamed answer as the endpoint wrote them, then a Completion.
 
-        That is one object, or one for each event of a stream; tool calls and refusals are answers
-        too. Recorded, retried and to be closed early as `stream` is.
+        As `pass_on`, and to be closed early as `stream` is.
         """
-        stream = relayed.stream
-        body = relayed.encode(card)
-        job = Job(card, relayed.request, meter, deadline, body, relayed.bound(card), stream)
+        job = _relaying(card, relayed, meter, deadline, stream=True)
         async with _Until(deadline):
             attempt = await self._answered(job)
         with attempt:
-            if not stream:
-                async with _Until(deadline):
-                    reply = read_answer(await attempt.read_all(), relayed=True)
-                completion = attempt.finish(reply)
-                assert reply.body is not None
-                yield reply.body
-                yield completion
-                return
             reader = StreamReader(relayed=True)
-            while not reader.done:
-                async with _Until(deadline):
-                    chunk = await attempt.read()
-                if not chunk:
-                    break
-                pieces = reader.feed(chunk)
-                attempt.usage = reader.usage
-                if pieces:
-                    attempt.saw_text()
+            while await _feed(attempt, reader, deadline) is not None:
                 chunks, reader.chunks = reader.chunks, []
                 for event in chunks:
                     yield event
-            reply = reader.reply()
-            if reply.fault is None:
-                await attempt.drain()
-            yield attempt.finish(reply)
+            yield await _finish(attempt, reader)
 
     async def close(self) -> None:
         """Close the running loop's connections; its calls in flight fail."""
@@ -164,6 +145,36 @@ def _job(
 ) -> Job:
     body = encode(card, request, stream=stream)
     return Job(card, request, meter, deadline, body, bound(card, request), stream)
+
+
+def _relaying(
+    card: Card, relayed: Relayed, meter: Meter, deadline: float | None, *, stream: bool
+) -> Job:
+    body = relayed.encode(card, stream=stream)
+    return Job(card, relayed.request, meter, deadline, body, relayed.bound(card), stream)
+
+
+async def _feed(attempt: Attempt, reader: StreamReader, deadline: float | None) -> list[str] | None:
+    """Return the pieces of text in what comes next; None at the end."""
+    if reader.done:
+        return None
+    async with _Until(deadline):
+        chunk = await attempt.read()
+    if not chunk:
+        return None
+    pieces = reader.feed(chunk)
+    attempt.usage = reader.usage
+    if pieces:
+        attempt.saw_text()
+    return pieces
+
+
+async def _finish(attempt: Attempt, reader: StreamReader) -> Completion:
+    """Settle a stream. Raises CallError when it is no answer."""
+    reply = reader.reply()
+    if reply.fault is None:
+        await attempt.drain()
+    return attempt.finish(reply)
 
 
 @dataclass(frozen=True, slots=True)

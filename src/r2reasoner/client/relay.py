@@ -5,14 +5,15 @@ that it can cost. No tokenizer makes more tokens than bytes; an image is counted
 bytes say nothing of its tokens.
 """
 
-import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import orjson
+
 from r2reasoner.budget import Meter
 from r2reasoner.client.base import ChatRequest, Client, Completion
-from r2reasoner.client.wire import MESSAGE_OVERHEAD, PROMPT_OVERHEAD
+from r2reasoner.client.wire import CACHE_KEY, MESSAGE_OVERHEAD, PROMPT_OVERHEAD
 from r2reasoner.pool.cards import Card
 from r2reasoner.types import Role, Usage
 
@@ -23,10 +24,16 @@ IMAGE_TOKENS: Final = 65_536
 class RelayingClient(Client, Protocol):
     """A client that also passes whole requests on."""
 
+    async def pass_on(
+        self, card: Card, relayed: "Relayed", meter: Meter, deadline: float | None = None
+    ) -> tuple[dict[str, Any], Completion]:
+        """Return the answer as the endpoint wrote it, and what it came to; see `OpenAIClient`."""
+        ...
+
     def relay(
         self, card: Card, relayed: "Relayed", meter: Meter, deadline: float | None = None
     ) -> AsyncGenerator[dict[str, Any] | Completion, None]:
-        """Yield the answer as the endpoint wrote it, then a Completion; see `OpenAIClient`."""
+        """Yield the events of a streamed answer, then a Completion; see `OpenAIClient`."""
         ...
 
 
@@ -34,15 +41,15 @@ class RelayingClient(Client, Protocol):
 class Relayed:
     """A request to pass on. `fields` are those of OpenAI's body, `messages` among them.
 
-    Model, limit and streaming are set here, so that a body cannot choose them. `choices` is how
-    many answers `n` asks for; `note` labels the ledger entry.
+    Model, limit and streaming are set apart, so that a body cannot choose them. `choices` is how
+    many answers `n` asks for, `cache_key` as in ChatRequest; `note` labels the ledger entry.
     """
 
     fields: Mapping[str, Any]
     max_tokens: int
     choices: int = 1
-    stream: bool = False
     note: str | None = None
+    cache_key: str | None = None
 
     @property
     def request(self) -> ChatRequest:
@@ -51,7 +58,7 @@ class Relayed:
             messages=(), max_tokens=self.max_tokens, role=Role.WORKER, subtask=1, note=self.note
         )
 
-    def encode(self, card: Card) -> bytes:
+    def encode(self, card: Card, *, stream: bool) -> bytes:
         """Return the JSON body for a model."""
         limit = "max_completion_tokens"
         body: dict[str, Any] = {
@@ -61,16 +68,18 @@ class Relayed:
         }
         if "fixed_temperature" in card.capabilities:
             body.pop("temperature", None)
-        if self.stream:
+        if self.cache_key and CACHE_KEY in card.capabilities:
+            body[CACHE_KEY] = self.cache_key
+        if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return json.dumps(body).encode()
+        return orjson.dumps(body)
 
     def bound(self, card: Card) -> Usage:
         """Return the most tokens it can cost."""
         messages = [_without_image_bytes(message) for message in self.fields["messages"]]
         fields = {**self.fields, "messages": [message for message, _ in messages]}
         images = sum(count for _, count in messages)
-        text = json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        text = orjson.dumps(fields)
         overhead = PROMPT_OVERHEAD + MESSAGE_OVERHEAD * len(messages)
         return Usage(
             input_tokens=len(text) + overhead + IMAGE_TOKENS * images,

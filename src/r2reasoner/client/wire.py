@@ -12,6 +12,8 @@ from math import isnan, nan
 from statistics import fmean
 from typing import Any, Final
 
+import orjson
+
 from r2reasoner.client.base import ChatRequest
 from r2reasoner.errors import CallFault
 from r2reasoner.pool.cards import Card
@@ -26,6 +28,9 @@ MAX_SURPRISE_BELIEVED: Final = 1e6
 MAX_BODY_BYTES: Final = 32 << 20
 MAX_EVENT_BYTES: Final = 1 << 20
 MAX_FINISH_REASON_CHARS: Final = 64
+
+CACHE_KEY: Final = "prompt_cache_key"
+"""OpenAI's field for what begins alike, so that it meets its cache; and who takes it."""
 
 PROMPT_OVERHEAD: Final = 64
 """Input tokens a chat template may add once: a built-in system turn, the opening of the answer."""
@@ -73,8 +78,8 @@ def encode(card: Card, request: ChatRequest, *, stream: bool) -> bytes:
     """Return the JSON body of a request.
 
     Of a card's capabilities, `max_completion_tokens` says that the limit goes by that name,
-    `fixed_temperature` that the endpoint refuses to be given one, and `no_logprobs` that it
-    refuses to be asked for log-probabilities.
+    `fixed_temperature` that the endpoint refuses to be given one, `no_logprobs` that it refuses to
+    be asked for log-probabilities, and `prompt_cache_key` that it takes one.
     """
     limit = "max_completion_tokens"
     body: dict[str, Any] = {
@@ -90,6 +95,8 @@ def encode(card: Card, request: ChatRequest, *, stream: bool) -> bytes:
         body["response_format"] = request.response_format
     if request.logprobs and "no_logprobs" not in card.capabilities:
         body["logprobs"] = True
+    if request.cache_key and CACHE_KEY in card.capabilities:
+        body[CACHE_KEY] = request.cache_key
     if stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
@@ -292,7 +299,7 @@ _NOT_TEXT: Final = ("tool_calls", "function_call", "refusal")
 def _object(data: bytes) -> dict[str, Any]:
     """Decode a JSON object that is no error report."""
     try:
-        value = json.loads(data.decode())
+        value = _loads(data)
     except UnicodeDecodeError as error:
         raise _Unusable(CallFault.MALFORMED, f"not UTF-8 at byte {error.start}") from None
     except (ValueError, RecursionError):
@@ -303,6 +310,13 @@ def _object(data: bytes) -> dict[str, Any]:
     if value.get("error"):
         raise _Unusable(CallFault.MALFORMED, f"an error inside a 200: {error_text(value)}")
     return value
+
+
+def _loads(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:  # stricter than some providers: half surrogate pairs, NaN
+        return json.loads(data.decode())
 
 
 def error_text(body: Mapping[str, Any]) -> str:

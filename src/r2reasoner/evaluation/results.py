@@ -8,7 +8,7 @@ means over them, and its interval is that of the mean, drawn over the items with
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -103,7 +103,7 @@ def summarise(results: Sequence[Sequence[ItemRow]], seed: int) -> Summary:
         ratios += [_accuracy_difference(*pair), _cost_ratio(*pair)]
     ci95 = iter(intervals(ratios, seed))
     figures = [_figures(rows, next(ci95)) for rows in results]
-    front = pareto_front(figures)
+    front = pareto_front((f["strategy"], f["accuracy"], f["net_cost"]) for f in figures)
     for line, rows in zip(figures, results, strict=True):
         line["pareto"] = line["strategy"] in front
         _add_score(line, rows, seed)
@@ -111,15 +111,16 @@ def summarise(results: Sequence[Sequence[ItemRow]], seed: int) -> Summary:
     return Summary(figures, [_comparison(a, b, next(ci95), next(ci95)) for a, b in versus])
 
 
-def pareto_front(figures: Sequence[StrategyFigures]) -> frozenset[str]:
+def pareto_front(figures: Iterable[tuple[str, float | None, float | None]]) -> frozenset[str]:
     """Return the strategies that no other beats in accuracy and net cost together.
 
-    The oracle is left out: it is a bound, and nobody can run it.
+    `figures` are name, accuracy and net cost. The oracle is left out: it is a bound, and nobody can
+    run it.
     """
     points = [
-        (f["strategy"], f["accuracy"], f["net_cost"])
-        for f in figures
-        if f["accuracy"] is not None and f["net_cost"] is not None and f["strategy"] != BOUND
+        (name, right, cost)
+        for name, right, cost in figures
+        if right is not None and cost is not None and name != BOUND
     ]
     return frozenset(
         name

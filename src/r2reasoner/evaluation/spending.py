@@ -6,7 +6,7 @@ may still turn out cheaper than their bounds; when waiting cannot help, it is re
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from r2reasoner.errors import R2Error
 from r2reasoner.ledger import EntryOpen, Ledger
@@ -36,26 +36,26 @@ class SpendingLedger(Ledger):
         self._bounds: dict[str, Pico] = {}
         self._room = asyncio.Event()
 
-    async def begin(self, entry: EntryOpen) -> None:
+    async def begin(self, entry: EntryOpen, wish: Any = None) -> Any:
         """Reserve a call's bound and record it. Raises CapReached, and LedgerError as Ledger."""
         while not self._fits(entry):
             await self._room.wait()
         self._bounds[entry.id] = entry.bound or 0
         self.reserved += entry.bound or 0
         try:
-            await super().begin(entry)
+            return await super().begin(entry, wish)
         except asyncio.CancelledError:
             raise  # its meter settles it, by `finish`
         except BaseException:
             self._release(entry.id)
             raise
 
-    def finish(self, call: Call) -> None:
+    def finish(self, call: Call, wish: Any = None) -> None:
         """Count what a call cost and queue the closing of its entry."""
         self._release(call.id)
         self.spent += call.cost or 0
         self.unpriced += call.cost is None
-        super().finish(call)
+        super().finish(call, wish)
 
     def _release(self, call_id: str) -> None:
         self.reserved -= self._bounds.pop(call_id, 0)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from r2reasoner.bill import cache_saved
 from r2reasoner.chat import envelope, event, usage_object
 from r2reasoner.gateway.parts import Done
 from r2reasoner.pool.cards import Pool
@@ -81,6 +82,7 @@ def r2_block(done: Done, pool: Pool) -> dict[str, Any]:
         "strongest": pool.strongest.name,
         "strongest_alone_estimate": dollars(done.alone),
         "saved_estimate": saved,
+        "cache_saved": dollars(cache_saved(trace.calls, pool)),
         "wall_s": round(trace.wall_s, 3),
         **done.notes,
     }
@@ -97,6 +99,7 @@ def _plan(plan: Plan, trace: Trace) -> dict[str, Any]:
             {
                 "text": subtask.text,
                 "needs": list(subtask.dependencies),
+                "needs_conversation": subtask.needs_conversation,
                 "model": None if step is None else step.model,
                 "allocated": None if choice is None else choice.model,
                 "why": None if choice is None else choice.reason,
@@ -119,6 +122,7 @@ def _call(call: Call) -> dict[str, Any]:
         "attempt": call.attempt,
         "outcome": call.outcome.value,
         "input_tokens": call.usage.input_tokens,
+        "cached_tokens": call.usage.cached_tokens,
         "output_tokens": call.usage.output_tokens,
         "cost": dollars(call.cost),
         "latency_s": round(call.latency_s, 3),

@@ -1,22 +1,24 @@
-"""The routes of the API: chat completions, models, traces, health, figures."""
+"""The routes of the API: chat completions, responses, models, traces, health, figures."""
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from r2reasoner.chat import DONE, Refusal, event
+from r2reasoner.chat import DONE, Refusal, event, to_json
 from r2reasoner.errors import DataError, R2Error
-from r2reasoner.gateway import chatting
+from r2reasoner.gateway import chatting, openapi
 from r2reasoner.gateway.auth import Caller, authenticate, require_admin
+from r2reasoner.gateway.dialect import Chat
 from r2reasoner.gateway.errors import refusal_of
 from r2reasoner.gateway.gateway import Gateway
 from r2reasoner.gateway.metrics import CONTENT_TYPE
+from r2reasoner.gateway.responses import Responses
 from r2reasoner.gateway.routing import ROUTER
 from r2reasoner.gateway.stream import EventStream
 from r2reasoner.pool.cards import Card
@@ -24,18 +26,20 @@ from r2reasoner.pool.cards import Card
 JSON: Final = "application/json"
 
 Handler = Callable[[Gateway, Request], Awaitable[ASGIApp]]
+Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
 
 def routes(gateway: Gateway) -> list[BaseRoute]:
     """Return the API's routes."""
     table: tuple[tuple[str, str, Handler], ...] = (
-        ("POST", "/v1/chat/completions", chatting.chat),
+        *(("POST", path, handler) for path, handler in ASKING.items()),
         ("GET", "/v1/models", models),
         ("GET", "/v1/models/{name:path}", model),
         ("GET", "/v1/traces/{trace_id}", trace),
         ("GET", "/v1/traces/{trace_id}/events", trace_events),
         ("GET", "/healthz", health),
         ("GET", "/metrics", metrics),
+        ("GET", openapi.PATH, described),
     )
     return [
         Route(path, _bound(gateway, path, handler), methods=[method])
@@ -43,12 +47,47 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
     ]
 
 
-def _bound(gateway: Gateway, path: str, handler: Handler) -> Callable[[Request], Awaitable[Any]]:
+def _bound(gateway: Gateway, path: str, handler: Handler) -> Endpoint:
     async def endpoint(request: Request) -> ASGIApp:
         request.scope["r2"]["route"] = path
         return await handler(gateway, request)
 
     return endpoint
+
+
+async def chat(gateway: Gateway, request: Request) -> ASGIApp:
+    """Answer a conversation."""
+    return await chatting.answer(gateway, request, Chat.read)
+
+
+async def responses(gateway: Gateway, request: Request) -> ASGIApp:
+    """Answer a conversation by the Responses API."""
+    return await chatting.answer(gateway, request, Responses.read)
+
+
+ASKING: Final[Mapping[str, Handler]] = {
+    "/v1/chat/completions": chat,
+    "/v1/responses": responses,
+}
+"""What is posted to ask models, by path."""
+
+
+def asking(gateway: Gateway) -> dict[str, ASGIApp]:
+    """Return what answers a POST of a question, by path: as its route does, without the way there.
+
+    Its errors are left to who calls it.
+    """
+    return {
+        path: _as_application(_bound(gateway, path, handler)) for path, handler in ASKING.items()
+    }
+
+
+def _as_application(endpoint: Endpoint) -> ASGIApp:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return application
 
 
 async def models(gateway: Gateway, request: Request) -> Response:
@@ -157,5 +196,10 @@ async def metrics(gateway: Gateway, request: Request) -> Response:
     return Response(gateway.metrics.text(), media_type=CONTENT_TYPE)
 
 
+async def described(gateway: Gateway, request: Request) -> Response:
+    """Return the API's own description, to anybody."""
+    return Response(openapi.document(), media_type=JSON)
+
+
 def _json(value: Any, status: int = 200) -> Response:
-    return Response(json.dumps(value).encode(), status, media_type=JSON)
+    return Response(to_json(value), status, media_type=JSON)

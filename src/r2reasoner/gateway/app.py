@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
@@ -19,6 +20,7 @@ from r2reasoner.gateway import api, dashboard
 from r2reasoner.gateway.errors import error_response, refusal_of
 from r2reasoner.gateway.front import Front
 from r2reasoner.gateway.gateway import Gateway
+from r2reasoner.gateway.noted import code_of
 
 
 def build(gateway: Gateway) -> Starlette:
@@ -39,21 +41,29 @@ def build(gateway: Gateway) -> Starlette:
             Refusal: _refused,
             R2Error: _failed,
             HTTPException: _no_route,
-            Exception: _broken,
         },
     )
-    app.add_middleware(Front, gateway=gateway)
+    app.add_middleware(Front, gateway=gateway, asking=api.asking(gateway))
+    if gateway.options.allow_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=gateway.options.allow_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=("x-r2-trace-id", "x-r2-cost", "retry-after"),
+        )
     return app
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
+    request.scope["r2"]["error"] = code_of(error)
     return error_response(error)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, R2Error)
-    return error_response(refusal_of(error))
+    return await _refused(request, refusal_of(error))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
@@ -61,9 +71,5 @@ async def _no_route(request: Request, error: Exception) -> Response:
     refusal = Refusal(
         error.status_code, f"{request.method} {request.url.path[:80]}: {error.detail}"
     )
+    request.scope["r2"]["error"] = code_of(refusal)
     return JSONResponse(refusal.as_object(), error.status_code, headers=error.headers)
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    """Say that the fault is ours and nothing of what it is, which the log has."""
-    return error_response(Refusal(500, "the gateway failed", code="internal_error"))

@@ -1,17 +1,25 @@
-"""Who asks: a key, the admin, or anybody while no key was ever made."""
+"""Who asks: a key, the admin, or any program of this machine while no key was ever made.
+
+A page in a browser on this machine is not such a program, so a request without a key is refused
+where its headers say that another site's page sent it, or that a name which somebody points to
+this machine (DNS rebinding) led here.
+"""
 
 import time
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
 from r2reasoner.chat import Refusal
 from r2reasoner.gateway.gateway import Gateway
 from r2reasoner.gateway.keys import PREFIX, Key
+from r2reasoner.hosts import is_loopback
 
 SCHEME: Final = "bearer"
 MOST_SECRET: Final = 200
+SHOWN: Final = 80
 _PARAMETERS: Final = frozenset(
     {"key", "api_key", "api-key", "apikey", "access_token", "token", "authorization"}
 )
@@ -50,19 +58,19 @@ class Caller:
 
 
 async def authenticate(gateway: Gateway, request: HTTPConnection) -> Caller:
-    """Return who asks. Raises Refusal (401)."""
+    """Return who asks. Raises Refusal (401, 403)."""
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     secret = secret.strip()
     if not secret or scheme.lower() != SCHEME:
         if await _is_open(gateway):
-            return Caller()
+            return _anybody(gateway, request)
         raise _unauthorized("this gateway needs a key: `Authorization: Bearer r2-…`")
     if gateway.is_admin_key(secret):
         return Caller(is_admin=True)
     key = await gateway.keys.find(secret) if len(secret) <= MOST_SECRET else None
     if key is None:
         if not secret.startswith(PREFIX) and await _is_open(gateway):
-            return Caller()  # clients send some key even where none is asked for
+            return _anybody(gateway, request)  # clients send some key even if none is asked for
         raise _unauthorized("this key is not known here")
     if why := key.why_not(time.time()):
         raise _unauthorized(f"key {key.name!r} {why}")
@@ -91,6 +99,34 @@ def refuse_keys_in(query: bytes) -> None:
 
 async def _is_open(gateway: Gateway) -> bool:
     return gateway.options.open_access and not await gateway.keys.exist()
+
+
+def _anybody(gateway: Gateway, request: HTTPConnection) -> Caller:
+    """Return a caller without a key. Raises Refusal (403) for a page that is not ours."""
+    host = request.headers.get("host", "")
+    origin = request.headers.get("origin", "")
+    ours = (f"http://{host}", f"https://{host}", *gateway.options.allow_origins)
+    if not is_loopback(_without_port(host)):
+        raise _foreign(f"asked at 127.0.0.1 or localhost, not at {host[:SHOWN]!r}")
+    if origin and origin not in ours:
+        raise _foreign(f"not pages of {origin[:SHOWN]!r}")
+    return Caller()
+
+
+def _without_port(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _foreign(what: str) -> Refusal:
+    return Refusal(
+        403,
+        f"without a key this gateway serves programs of this machine, {what}; a key lets others in:"
+        " r2reasoner key create NAME",
+        code="key_needed",
+    )
 
 
 def _unauthorized(message: str) -> Refusal:

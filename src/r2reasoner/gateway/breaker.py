@@ -71,10 +71,17 @@ class Breaker:
             async for part in self._inner.stream(card, request, meter, deadline):
                 yield part
 
+    async def pass_on(
+        self, card: Card, relayed: Relayed, meter: Meter, deadline: float | None = None
+    ) -> tuple[dict[str, Any], Completion]:
+        """Pass a whole request on; see `OpenAIClient.pass_on`."""
+        with self._watch(card):
+            return await self._inner.pass_on(card, relayed, meter, deadline)
+
     async def relay(
         self, card: Card, relayed: Relayed, meter: Meter, deadline: float | None = None
     ) -> AsyncGenerator[dict[str, Any] | Completion, None]:
-        """Pass a whole request on; see `OpenAIClient.relay`."""
+        """Pass a whole request on and stream the answer; see `OpenAIClient.relay`."""
         with self._watch(card):
             async with aclosing(self._inner.relay(card, relayed, meter, deadline)) as answer:
                 async for part in answer:

@@ -1,11 +1,11 @@
-"""POST /v1/chat/completions: from a request to its answer, streamed or whole.
+"""POST /v1/chat/completions and /v1/responses: from a request to its answer, streamed or whole.
 
 Nothing is dispatched before who asks, what is asked, and what may be spent have been checked.
 """
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,18 +15,21 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from r2reasoner.budget import Meter
-from r2reasoner.chat import DONE, Refusal, event
+from r2reasoner.chat import Refusal, to_json
 from r2reasoner.errors import R2Error
 from r2reasoner.gateway import direct, routed
 from r2reasoner.gateway.answers import Writer, dollars
 from r2reasoner.gateway.auth import Caller, authenticate
+from r2reasoner.gateway.dialect import Dialect
 from r2reasoner.gateway.errors import over_budget, refusal_of
 from r2reasoner.gateway.gateway import Gateway
 from r2reasoner.gateway.keys import OverRate
+from r2reasoner.gateway.noted import Notes, Work
 from r2reasoner.gateway.parts import Done, Part
 from r2reasoner.gateway.routing import ROUTER, Direct, Routed, Way, way_of
-from r2reasoner.gateway.stream import EventStream, as_events, unless_gone
-from r2reasoner.gateway.wire import MAX_BODY_BYTES, Asked, read_asked
+from r2reasoner.gateway.staying import steer
+from r2reasoner.gateway.stream import EventStream, unless_gone
+from r2reasoner.gateway.wire import MAX_BODY_BYTES, Asked
 from r2reasoner.ledger import new_id
 from r2reasoner.types import Pico
 
@@ -42,26 +45,29 @@ class _Turn:
 
     gateway: Gateway
     caller: Caller
+    dialect: Dialect
     asked: Asked
     way: Way
     trace_id: str
-    notes: dict[str, Any]
+    notes: Notes
 
     @property
     def headers(self) -> dict[str, str]:
         return {"x-r2-trace-id": self.trace_id}
 
 
-async def chat(gateway: Gateway, request: Request) -> ASGIApp:
-    """Answer a request. Raises Refusal."""
+async def answer(gateway: Gateway, request: Request, read: Callable[[bytes], Dialect]) -> ASGIApp:
+    """Answer a request in the API that reads it. Raises Refusal."""
     caller = await authenticate(gateway, request)
-    asked = read_asked(await read_body(request))
+    dialect = read(await read_body(request))
+    asked = dialect.asked
     caller.check_model(asked.model)
     turn = _Turn(
         gateway,
         caller,
+        dialect,
         asked,
-        _way(gateway, caller, asked, request),
+        steer(gateway, caller.who, asked, _way(gateway, caller, asked, request)),
         new_id(),
         request.scope["r2"],
     )
@@ -80,9 +86,13 @@ async def chat(gateway: Gateway, request: Request) -> ASGIApp:
     if answered is None:
         turn.notes["gone"] = True
         return Response(status_code=499)
-    body = writer.completion(answered)
+    completion = writer.completion(answered)
+    try:
+        body = dialect.whole(completion)
+    except Refusal as refusal:
+        raise _with_trace(refusal, turn) from None
     if name is not None:
-        gateway.cache.put(name, body)
+        gateway.cache.put(name, completion)
     return _json(body, turn.headers | _cost_header(answered.cost))
 
 
@@ -150,6 +160,7 @@ async def _parts(turn: _Turn) -> AsyncGenerator[Part, None]:
     gateway, key = turn.gateway, turn.caller.key
     meter = gateway.meter(turn.trace_id, turn.way.settings, key)
     running = gateway.live.start(turn.trace_id, None if key is None else key.id)
+    work = turn.notes.work = Work(turn.asked, turn.way, meter, running)
     if key is not None:
         gateway.keys.record(key, turn.trace_id)
     how = (gateway, turn.asked)
@@ -160,16 +171,20 @@ async def _parts(turn: _Turn) -> AsyncGenerator[Part, None]:
     try:
         async with aclosing(parts):
             async for part in parts:
+                work.saw(part)
                 yield part
                 if isinstance(part, Done):
                     _shadow(turn, part.cost)
+    except Exception as error:
+        turn.notes["error"] = work.failed(error)
+        raise
     finally:
         gateway.live.end(turn.trace_id)
+        work.count(gateway.metrics)
         _book(turn, meter)
 
 
 def _book(turn: _Turn, meter: Meter) -> None:
-    turn.gateway.metrics.count(tuple(meter.calls))
     turn.notes["calls"] = len(meter.calls)
     turn.notes["cost"] = dollars(meter.spent)
 
@@ -203,38 +218,22 @@ def _stream(turn: _Turn, writer: Writer, name: bytes | None) -> EventStream:
 
     options = turn.gateway.options
     return EventStream(
-        as_events(keeping(), writer, include_usage=turn.asked.include_usage),
+        turn.dialect.events(keeping(), writer),
         turn.headers,
         keep_alive_s=options.keep_alive_s,
         write_timeout_s=options.write_timeout_s,
+        failed=lambda refusal: turn.dialect.failed(refusal, writer),
     )
 
 
 def _again(turn: _Turn, kept: Mapping[str, Any]) -> ASGIApp:
     """Return a kept answer: it costs nothing, and says that it is one."""
-    turn.notes["cached"] = True
-    body = {**kept, "r2": {**kept["r2"], "cached": True}}
+    turn.notes.update(cached=True, trace=kept["r2"]["trace_id"])
+    completion = {**kept, "r2": {**kept["r2"], "cached": True}}
     headers = {"x-r2-trace-id": kept["r2"]["trace_id"], **_cost_header(0)}
     if not turn.asked.stream:
-        return _json(body, headers)
-    return Response(b"".join(_as_chunks(body, turn.asked)), 200, headers, "text/event-stream")
-
-
-def _as_chunks(body: Mapping[str, Any], asked: Asked) -> list[bytes]:
-    head = {**body, "object": "chat.completion.chunk"}
-    usage, block = head.pop("usage"), head.pop("r2")
-    deltas = [{"index": c["index"], "delta": c["message"]} for c in body["choices"]]
-    ends = [
-        {"index": c["index"], "delta": {}, "finish_reason": c["finish_reason"]}
-        for c in body["choices"]
-    ]
-    chunks = [
-        event({**head, "choices": [{**d, "finish_reason": None} for d in deltas]}),
-        event({**head, "choices": ends, "r2": block}),
-    ]
-    if asked.include_usage:
-        chunks.append(event({**head, "choices": [], "usage": usage}))
-    return [*chunks, DONE]
+        return _json(turn.dialect.whole(completion), headers)
+    return Response(turn.dialect.again(completion), 200, headers, "text/event-stream")
 
 
 def _shadow(turn: _Turn, cost: Pico | None) -> None:
@@ -255,19 +254,22 @@ async def _route_in_background(turn: _Turn, cost: Pico) -> None:
     trace_id = new_id()
     meter = gateway.meter(trace_id, way.settings, None)
     running = gateway.live.start(trace_id, None)
+    work = Work(turn.asked, way, meter, running)
     told = {"shadow_of": turn.trace_id, "trace": trace_id, "direct": dollars(cost)}
     try:
         async with aclosing(
             routed.answer(gateway, turn.asked, way, trace_id, meter, running)
         ) as parts:
-            async for _ in parts:
-                pass
+            async for part in parts:
+                work.saw(part)
         told["status"] = "answered"
     except (Refusal, R2Error) as error:
-        told["status"] = type(error).__name__
+        told["status"] = work.failed(error)
     finally:
         gateway.live.end(trace_id)
-        gateway.metrics.count(tuple(meter.calls))
+        work.count(gateway.metrics)
+        if gateway.spans is not None:
+            gateway.spans.record(work.told_in_background(trace_id, turn.trace_id))
         gateway.metrics.shadow_dollars.labels("direct").inc(float(dollars(cost) or 0))
         gateway.metrics.shadow_dollars.labels("routed").inc(float(dollars(meter.spent) or 0))
         LOG.info(json.dumps(told | {"routed": dollars(meter.spent)}))
@@ -278,4 +280,4 @@ def _cost_header(cost: Pico | None) -> dict[str, str]:
 
 
 def _json(body: Any, headers: Mapping[str, str]) -> Response:
-    return Response(json.dumps(body).encode(), 200, dict(headers), "application/json")
+    return Response(to_json(body), 200, dict(headers), "application/json")

@@ -72,7 +72,7 @@ class _Run:
         choice = Choice(self.way.candidates[0].name, self.way.reason)
         trace = Trace(
             id=self.query_id,
-            query=Query(self.asked.text, self.query_id, self.asked.earlier),
+            query=Query(self.asked.text, self.query_id, self.asked.earlier, self.way.conversation),
             pool=self.gateway.pool.name,
             trade_off=self.way.settings.trade_off,
             plan=plan,
@@ -132,21 +132,23 @@ async def _ask(run: _Run, card: Card) -> AsyncGenerator[Part, None]:
         fields=asked.forward,
         max_tokens=min(asked.max_tokens or card.max_tokens, card.context),
         choices=asked.choices,
-        stream=asked.stream,
         note=run.way.reason,
+        cache_key=run.way.conversation,
     )
-    async with aclosing(run.gateway.client.relay(card, relayed, run.meter, run.deadline)) as answer:
+    client = run.gateway.client
+    if not asked.stream:
+        body, completion = await client.pass_on(card, relayed, run.meter, run.deadline)
+        run.by, run.text, run.choices = card.name, [completion.text], body["choices"]
+        yield _done(run, completion.usage)
+        return
+    async with aclosing(client.relay(card, relayed, run.meter, run.deadline)) as answer:
         async for piece in answer:
             if isinstance(piece, Completion):
                 run.by = card.name
-                run.text = run.text or [piece.text]
                 yield _done(run, piece.usage)
-            elif asked.stream:
-                if choices := piece.get("choices"):
-                    run.text.append(_text_of(choices))
-                    yield Delta(choices)
-            else:
-                run.choices = piece["choices"]
+            elif choices := piece.get("choices"):
+                run.text.append(_text_of(choices))
+                yield Delta(choices)
 
 
 async def _in_process(run: _Run, card: Card) -> AsyncGenerator[Part, None]:
@@ -175,6 +177,7 @@ async def _in_process(run: _Run, card: Card) -> AsyncGenerator[Part, None]:
 def _done(run: _Run, usage: Usage) -> Done:
     text = "".join(run.text) or _calls_of(run.choices)
     trace = run.trace(Answer(text, AnswerStatus.COMPLETE), None)
+    run.way.note(trace)
     return Done(
         trace=trace,
         choices=run.choices,

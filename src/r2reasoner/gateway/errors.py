@@ -58,6 +58,13 @@ def refusal_of(error: R2Error) -> Refusal:
             return Refusal(500, "the gateway failed", code="internal_error")
 
 
+def shutting_down() -> Refusal:
+    """Return the refusal of what comes, or is not done, when the gateway ends."""
+    return Refusal(
+        503, "this gateway is shutting down", code="draining", headers={"retry-after": "1"}
+    )
+
+
 def over_budget(message: str, left: Pico) -> Refusal:
     """Return the refusal of what a key cannot pay, with the dollars that are left."""
     return Refusal(

@@ -4,10 +4,11 @@ The engine's routers depend on the dial alone, so each setting's decomposer and 
 once and kept. Leaves out HTTP (`app.py`) and what a request means (`wire.py`, `routing.py`).
 """
 
+import asyncio
 import hmac
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from r2reasoner.budget import Meter
 from r2reasoner.client import PoolClient, RelayingClient
@@ -15,6 +16,7 @@ from r2reasoner.client.secret import Secret
 from r2reasoner.config import Settings
 from r2reasoner.gateway.breaker import Breaker
 from r2reasoner.gateway.cache import Cache
+from r2reasoner.gateway.conversation import Memory, has_cheap_cache
 from r2reasoner.gateway.keys import Key, Keys
 from r2reasoner.gateway.live import Live
 from r2reasoner.gateway.metrics import Metrics
@@ -23,6 +25,9 @@ from r2reasoner.gateway.trial import Trial
 from r2reasoner.ledger import Ledger
 from r2reasoner.pool.cards import Pool
 from r2reasoner.router import Router
+
+if TYPE_CHECKING:
+    from r2reasoner.telemetry.spans import Spans
 
 ADMIN_ENV: Final = "R2REASONER_ADMIN_KEY"
 MOST_DIALS: Final = 64
@@ -33,14 +38,20 @@ DIAL_DIGITS: Final = 2
 class Options:
     """How the gateway runs, as the operator set it.
 
-    `open_access` lets requests in without a key while none was ever made. `cache_entries` 0 keeps
-    no answers. `keep_alive_s` is how often a silent stream says that it lives; `write_timeout_s`
-    how long a client may leave what was sent unread.
+    `open_access` lets requests in without a key while none was ever made. `allow_origins` are
+    sites (as `https://chat.example.org`) whose pages may ask. `cache_entries` 0 keeps no answers.
+    `trivial` answers greetings and thanks without a plan. `stay_s` is how long a provider's prompt
+    cache is counted on; 0: not at all.
+    `keep_alive_s` is how often a silent stream says that it lives; `write_timeout_s` how long a
+    client may leave what was sent unread.
     """
 
     open_access: bool = True
+    allow_origins: tuple[str, ...] = ()
     cache_entries: int = 0
     cache_ttl_s: float = 3600.0
+    trivial: bool = True
+    stay_s: float = 300.0
     shadow: float = 0.0
     canary: float = 0.0
     keep_alive_s: float = 10.0
@@ -61,7 +72,9 @@ class Gateway:
     metrics: Metrics
     live: Live
     cache: Cache
+    conversations: Memory
     trial: Trial
+    spans: "Spans | None" = None
     draining: bool = False
     _routers: OrderedDict[float, Router] = field(default_factory=OrderedDict)
 
@@ -76,10 +89,12 @@ class Gateway:
         client: RelayingClient | None = None,
         admin_key: Secret | None = None,
         options: Options | None = None,
+        spans: "Spans | None" = None,
     ) -> Self:
         """Return a gateway over a pool; ledger and keys stay the caller's to close."""
         options = options or Options()
         metrics = Metrics()
+        metrics.ledger_waiting.set_function(lambda: ledger.waiting)
         return cls(
             pool=pool,
             settings=settings,
@@ -91,7 +106,9 @@ class Gateway:
             metrics=metrics,
             live=Live(),
             cache=Cache(options.cache_entries, options.cache_ttl_s),
+            conversations=Memory(options.stay_s if any(map(has_cheap_cache, pool.workers)) else 0),
             trial=Trial(options.shadow, options.canary),
+            spans=spans,
         )
 
     def router(self, settings: Settings) -> Router:
@@ -128,5 +145,6 @@ class Gateway:
         self.draining = True
         await self.trial.aclose()
         await self.client.close()
-        await self.keys.flush()
         await self.ledger.flush()
+        if self.spans is not None:
+            await asyncio.to_thread(self.spans.close)

@@ -5,6 +5,7 @@ A request leaves here when it ends; from then on its trace in the ledger says th
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
@@ -19,20 +20,25 @@ from r2reasoner.events import (
     SubtaskFinished,
     SubtaskStarted,
 )
+from r2reasoner.telemetry.told import Timed
 
 
 class Running:
-    """One request in flight. `key_id` says whose it is."""
+    """One request in flight. `key_id` says whose it is.
+
+    `events` are what happened, each with its moment (seconds since 1970), as is `begun_at`.
+    """
 
     def __init__(self, key_id: str | None) -> None:
         self.key_id = key_id
-        self._events: list[Event] = []
+        self.begun_at = time.time()
+        self.events: list[Timed] = []
         self._ended = False
         self._changed = asyncio.Event()
 
     def tell(self, event: Event) -> None:
         """Note what happened."""
-        self._events.append(event)
+        self.events.append((time.time(), event))
         self._wake()
 
     def end(self) -> None:
@@ -45,9 +51,9 @@ class Running:
         seen = 0
         while True:
             changed = self._changed
-            while seen < len(self._events):
+            while seen < len(self.events):
                 seen += 1
-                yield as_object(self._events[seen - 1])
+                yield as_object(self.events[seen - 1][1])
             if self._ended:
                 return
             await changed.wait()

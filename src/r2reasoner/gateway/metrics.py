@@ -1,9 +1,21 @@
-"""What Prometheus reads: requests, time, tokens, money, what is in flight. No prompts, no keys."""
+"""What Prometheus reads: requests, time, tokens, money, errors, what is in flight and waits.
+
+No prompts, no keys: each label has few values, known beforehand.
+"""
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
 
+from r2reasoner import __version__
 from r2reasoner.types import Call, CallOutcome, to_dollars
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -25,15 +37,61 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.first_text = Histogram(
+            "r2_time_to_first_token_seconds",
+            "Time to the first text of an answer that is streamed.",
+            ("way",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.answers = Counter(
+            "r2_answers",
+            "Requests for an answer, by who answered and how whole the answer was.",
+            ("way", "status"),
+            registry=self.registry,
+        )
+        self.errors = Counter(
+            "r2_errors", "Errors that clients were told.", ("code",), registry=self.registry
+        )
         self.in_flight = Gauge("r2_in_flight", "Requests being answered.", registry=self.registry)
         self.calls = Counter(
             "r2_calls", "Calls to models.", ("model", "role", "outcome"), registry=self.registry
+        )
+        self.call_seconds = Histogram(
+            "r2_call_seconds",
+            "Time to the end of a call.",
+            ("model",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.call_first_text = Histogram(
+            "r2_call_time_to_first_token_seconds",
+            "Time to a call's first text.",
+            ("model",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.fallbacks = Counter(
+            "r2_fallbacks",
+            "Subtasks given to another model because this one gave no answer.",
+            ("model",),
+            registry=self.registry,
         )
         self.tokens = Counter(
             "r2_tokens", "Tokens billed.", ("model", "direction"), registry=self.registry
         )
         self.dollars = Counter(
             "r2_cost_dollars", "Money billed.", ("model",), registry=self.registry
+        )
+        self.answered_dollars = Counter(
+            "r2_answered_cost_dollars",
+            "Cost of answers that can be compared with the strongest model.",
+            registry=self.registry,
+        )
+        self.alone_dollars = Counter(
+            "r2_strongest_alone_dollars",
+            "What the strongest model alone would have cost for these answers: an estimate.",
+            registry=self.registry,
         )
         self.cache_hits = Counter(
             "r2_cache_hits", "Answers given from the cache.", registry=self.registry
@@ -50,11 +108,21 @@ class Metrics:
             ("endpoint",),
             registry=self.registry,
         )
+        self.ledger_waiting = Gauge(
+            "r2_ledger_waiting",
+            "Writes that wait for the ledger's thread, or for another try.",
+            registry=self.registry,
+        )
+        Info("r2_build", "What runs.", registry=self.registry).info({"version": __version__})
+        ProcessCollector(registry=self.registry)
 
     def count(self, calls: tuple[Call, ...]) -> None:
         """Count the calls of one request."""
         for call in calls:
             self.calls.labels(call.model, call.role.value, call.outcome.value).inc()
+            self.call_seconds.labels(call.model).observe(call.latency_s)
+            if call.ttft_s is not None:
+                self.call_first_text.labels(call.model).observe(call.ttft_s)
             if call.outcome is CallOutcome.FAILED:
                 continue
             self.tokens.labels(call.model, "input").inc(call.usage.input_tokens)

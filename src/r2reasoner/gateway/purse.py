@@ -1,7 +1,7 @@
 """One request's bill where a key pays: each call is held against the key's budget as well.
 
-The key's budget is asked for before the ledger's entry is made, so that a call that does not fit
-leaves no trace of a dispatch, and is settled when the call is.
+That is done in the transaction that records the call, and it is charged in the one that records
+what the call cost: who is killed leaves both or neither.
 """
 
 from typing import Final
@@ -10,13 +10,13 @@ from r2reasoner.budget import Meter, OpenCall
 from r2reasoner.errors import BudgetExceeded
 from r2reasoner.gateway.keys import Hold, Key, Keys, OverBudget
 from r2reasoner.ledger import Ledger
-from r2reasoner.types import Pico
+from r2reasoner.types import Call, Pico
 
 UNPRICED: Final = "its price is unknown, so it cannot be held to the budget of a key"
 
 
 class KeyMeter(Meter):
-    """A meter whose calls are also a key's spending.
+    """A meter whose calls are also a key's spending. The keys ride along with its ledger.
 
     `over_budget` is the last call's that the key's budget had no room for.
     """
@@ -30,22 +30,19 @@ class KeyMeter(Meter):
         self._holds: dict[str, Hold] = {}
         self.over_budget: OverBudget | None = None
 
-    async def _hold(self, call: OpenCall) -> None:
+    async def _record(self, call: OpenCall) -> None:
         if call.bound is None:
             if self._key.has_budget:
                 raise BudgetExceeded(f"{call.model}: {UNPRICED}")
+            await super()._record(call)
             return
         hold = self._holds[call.id] = self._keys.plan_hold(self._key, call.id, call.bound)
-        if not self._key.has_budget:
-            self._keys.note(self._key, hold)
-            return
-        try:
-            await self._keys.hold(self._key, hold)
-        except OverBudget as error:
-            self.over_budget = error
-            raise
+        left = await self._ledger.begin(call, self._keys.placing(self._key, hold))
+        if left is not None:
+            self.over_budget = OverBudget(self._key, hold.amount, left)
+            raise self.over_budget
 
-    def _unhold(self, call: OpenCall, cost: Pico) -> None:
+    def _close(self, call: OpenCall, settled: Call) -> None:
         hold = self._holds.pop(call.id, None)
-        if hold is not None:
-            self._keys.settle(hold, cost)
+        wish = None if hold is None else self._keys.settling(hold, settled.cost or 0)
+        self._ledger.finish(settled, wish)

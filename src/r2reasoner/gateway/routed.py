@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Final
 
 from r2reasoner.bill import bill
 from r2reasoner.budget import Meter
@@ -14,8 +14,12 @@ from r2reasoner.gateway.live import Running, as_line
 from r2reasoner.gateway.parts import Delta, Done, Part, Progress
 from r2reasoner.gateway.purse import KeyMeter
 from r2reasoner.gateway.routing import Routed
+from r2reasoner.gateway.staying import Staying
 from r2reasoner.gateway.wire import Asked
 from r2reasoner.types import AnswerStatus, Query, Trace, Usage
+
+EARLY_S: Final = 0.05
+"""A timer counts in milliseconds, and may fire that much before its moment by another clock."""
 
 
 async def answer(
@@ -23,19 +27,23 @@ async def answer(
 ) -> AsyncGenerator[Part, None]:
     """Yield progress, then the answer. Raises Refusal where there is none, and R2Error."""
     router = gateway.router(way.settings)
-    query = Query(asked.text, query_id, asked.earlier)
+    if way.talk is not None:
+        router.allocator = Staying(router.allocator, gateway.pool, way.talk)
+    query = Query(asked.text, query_id, asked.earlier, way.conversation)
     trace: Trace | None = None
-    async with aclosing(router.run(query, direct=way.direct, meter=meter)) as events:
+    async with aclosing(
+        router.run(query, direct=way.direct, watch=running.tell, meter=meter)
+    ) as events:
         async for event in events:
             if isinstance(event, Trace):
                 trace = event
                 break
-            running.tell(event)
             if line := as_line(event):
                 yield Progress(line)
     assert trace is not None
     if trace.answer.status is AnswerStatus.FAILED:
         raise _failure(trace, meter)
+    way.note(trace)
     text, stopped = cut_at(trace.answer.text, asked.stop)
     finish = "stop" if stopped else _finish_reason(trace)
     message = {"role": "assistant", "content": text, "refusal": None}
@@ -72,6 +80,6 @@ def _failure(trace: Trace, meter: Meter) -> Refusal:
         return refusal
     if meter.cap is not None and not trace.calls:
         return Refusal(402, note, code="budget_exceeded", details=details)
-    if trace.wall_s >= float(trace.settings["deadline_s"]):
+    if trace.wall_s >= float(trace.settings["deadline_s"]) - EARLY_S:
         return Refusal(504, note, code="deadline_exceeded", details=details)
     return Refusal(502, note, code="no_answer", details=details)

@@ -6,13 +6,15 @@ plan to a model whose card has the capability. A request names models of the poo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from r2reasoner.chat import Refusal
 from r2reasoner.config import Settings
+from r2reasoner.gateway.conversation import Talk
 from r2reasoner.gateway.wire import Asked
 from r2reasoner.pool.cards import Card, Pool
+from r2reasoner.types import Trace
 
 ROUTER: Final = "r2reasoner"
 SHOWN: Final = 80
@@ -20,18 +22,32 @@ EASY: Final = frozenset({"n", "logprobs", "logit_bias"})
 
 
 @dataclass(frozen=True, slots=True)
-class Routed:
+class _Way:
+    settings: Settings
+    talk: Talk | None = field(default=None, kw_only=True)
+
+    @property
+    def conversation(self) -> str | None:
+        """A hash that stays the same through the conversation, None where there is none."""
+        return None if self.talk is None else self.talk.key
+
+    def note(self, trace: Trace) -> None:
+        """Note for the conversation's next turn what this one came to."""
+        if self.talk is not None:
+            self.talk.note(trace)
+
+
+@dataclass(frozen=True, slots=True)
+class Routed(_Way):
     """The engine plans and answers. `direct`: without a plan, by the model it chooses."""
 
-    settings: Settings
     direct: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Direct:
+class Direct(_Way):
     """One of these models answers: the first that does, in this order."""
 
-    settings: Settings
     candidates: tuple[Card, ...]
     reason: str
 

@@ -1,37 +1,52 @@
 """The socket: uvicorn, with what it must not do turned off.
 
 At SIGTERM or SIGINT it takes no new connection, lets requests in flight end, then cancels what is
-left (its calls are settled), and closes the gateway, which writes what is queued.
+left (its calls are settled), and closes the gateway, which writes what is queued. Headers that tell
+of somebody else's address are believed of the proxies that were named, and of nobody by default.
 """
 
+import asyncio
 import errno
+import resource
+import signal
 import socket
-from collections.abc import Callable
-from typing import Final
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final, NoReturn
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from r2reasoner.errors import ConfigError
+from r2reasoner.gateway.connection import Connection
+from r2reasoner.gateway.logs import watch
 
-MAX_HEADER_BYTES: Final = 32_768
 BACKLOG: Final = 2048
 
 Ready = Callable[[str, int], None]
 
 
 class Server(uvicorn.Server):
-    """A server that says where it listens."""
+    """A server that says where it listens.
 
-    def __init__(self, app: ASGIApp, ready: Ready, *, drain_s: float) -> None:
+    `proxies` are addresses and networks whose X-Forwarded-For and -Proto are believed.
+    """
+
+    def __init__(
+        self, app: ASGIApp, ready: Ready, *, drain_s: float, proxies: Sequence[str] = ()
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 access_log=False,
-                log_level="warning",
+                log_config=None,
+                log_level=None,
                 ws="none",
                 server_header=False,
-                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+                proxy_headers=bool(proxies),
+                forwarded_allow_ips=list(proxies),
+                http=Connection,
                 timeout_graceful_shutdown=max(1, round(drain_s)),
             )
         )
@@ -39,15 +54,50 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say where."""
+        watch(asyncio.get_running_loop())
         await super().startup(sockets)
         if self.started and sockets:
             self._ready(*sockets[0].getsockname()[:2])
 
 
-def listen(app: ASGIApp, host: str, port: int, *, drain_s: float, ready: Ready) -> None:
+def listen(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    *,
+    drain_s: float,
+    ready: Ready,
+    proxies: Sequence[str] = (),
+) -> None:
     """Serve until SIGTERM or SIGINT. `ready` hears the address. Raises ConfigError."""
-    with bind(host, port) as bound:
-        Server(app, ready, drain_s=drain_s).run(sockets=[bound])
+    raise_descriptor_limit()
+    with bind(host, port) as bound, _sigterm_unwinds():
+        Server(app, ready, drain_s=drain_s, proxies=proxies).run(sockets=[bound])
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files as it may: a stream takes two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems say more than they give
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """Let SIGTERM end the process by SystemExit.
+
+    uvicorn raises the signal again when it is done. To die of it would leave open what was opened
+    around the server: the ledger would not give up its lease.
+    """
+
+    def end(number: int, frame: object) -> NoReturn:
+        sys.exit(0)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def bind(host: str, port: int) -> socket.socket:

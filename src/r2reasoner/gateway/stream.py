@@ -6,7 +6,7 @@ ends what is being done for it.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from r2reasoner.chat import DONE, Refusal, event
 from r2reasoner.errors import R2Error
 from r2reasoner.gateway.answers import Writer, full_usage, r2_block
-from r2reasoner.gateway.errors import error_response, refusal_of
+from r2reasoner.gateway.errors import error_response, refusal_of, shutting_down
 from r2reasoner.gateway.parts import Delta, Done, Parts, Progress
 
 KEEP_ALIVE: Final = b": keep-alive\n\n"
@@ -45,10 +45,14 @@ async def as_events(
         refusal = error if isinstance(error, Refusal) else refusal_of(error)
         if not begun:
             raise refusal from None
-        yield event(refusal.as_object())
-        yield DONE
+        yield error_events(refusal)
     finally:
         await parts.aclose()
+
+
+def error_events(refusal: Refusal) -> bytes:
+    """Return what ends a stream with an error."""
+    return event(refusal.as_object()) + DONE
 
 
 def _has_role(part: Delta) -> bool:
@@ -56,7 +60,10 @@ def _has_role(part: Delta) -> bool:
 
 
 class EventStream:
-    """A response of server-sent events."""
+    """A response of server-sent events.
+
+    `failed` writes the end of a stream that breaks off after something was sent.
+    """
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class EventStream:
         *,
         keep_alive_s: float,
         write_timeout_s: float,
+        failed: Callable[[Refusal], bytes] = error_events,
     ) -> None:
         self._source = source
         self._more = headers
@@ -76,6 +84,7 @@ class EventStream:
         }
         self._keep_alive_s = keep_alive_s
         self._write_timeout_s = write_timeout_s
+        self._failed = failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -108,9 +117,10 @@ class EventStream:
                     if not coming.done():
                         begun = await self._send(send, KEEP_ALIVE, begun=begun)
                 chunk = await coming
-            except Refusal as refusal:
+            except (Refusal, asyncio.CancelledError) as why:  # cancelled: the gateway ends
+                refusal = why if isinstance(why, Refusal) else shutting_down()
                 if begun:
-                    await self._send(send, event(refusal.as_object()) + DONE, begun=True)
+                    await self._send(send, self._failed(refusal), begun=True)
                     break
                 refusal.headers = {**refusal.headers, **self._more}
                 await error_response(refusal)(scope, receive, send)
@@ -119,6 +129,8 @@ class EventStream:
                 if not coming.done():
                     coming.cancel()
                     await asyncio.gather(coming, return_exceptions=True)
+                elif not coming.cancelled():
+                    coming.exception()  # counts as seen, where the client left at that moment
             if chunk is None:
                 break
             begun = await self._send(send, chunk, begun=begun)
@@ -143,13 +155,25 @@ async def until_gone(receive: Receive) -> None:
 
 async def unless_gone(receive: Receive, work: Any) -> Any:
     """Return what a coroutine returns, or None when the client left first: then it is cancelled."""
-    task = asyncio.ensure_future(work)
+    here = asyncio.current_task()
+    assert here is not None
+    is_over = has_left = False
+
+    def leave(watch: "asyncio.Task[None]") -> None:
+        nonlocal has_left
+        if not (is_over or watch.cancelled()):
+            has_left = here.cancel()
+
     gone = asyncio.create_task(until_gone(receive))
+    gone.add_done_callback(leave)
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return await task if task.done() else None
+        return await work
+    except asyncio.CancelledError:
+        if not has_left or here.cancelling() > 1:
+            raise
+        return None
     finally:
-        for each in (task, gone):
-            if not each.done():
-                each.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        is_over = True
+        if has_left:
+            here.uncancel()
+        gone.cancel()

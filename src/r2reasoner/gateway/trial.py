@@ -26,12 +26,13 @@ class Trial:
 
     def is_canary(self, asked: Asked, who: str) -> bool:
         """Tell whether the router answers a request that names a model."""
-        return not asked.needs and _draw("canary", asked, who) < self._canary
+        return bool(self._canary) and not asked.needs and _draw("canary", asked, who) < self._canary
 
     def is_shadowed(self, asked: Asked, who: str) -> bool:
         """Tell whether a request that names a model is also routed in the background."""
         return (
-            not asked.needs
+            bool(self._shadow)
+            and not asked.needs
             and len(self._tasks) < MOST_SHADOWS
             and _draw("shadow", asked, who) < self._shadow
         )

@@ -5,12 +5,13 @@ beyond its tokens (service tiers, hosted searches, audio out) are refused, becau
 hold. Pure functions; raises `chat.Refusal` and nothing else.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Literal, cast
 
 from r2reasoner.chat import (
+    LIMITS,
     Refusal,
     is_text_part,
     limit_name,
@@ -34,7 +35,7 @@ MOST_TOKENS: Final = 1 << 31
 MAX_DOLLARS: Final = 1_000_000
 MAX_SECONDS: Final = 86_400
 
-ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+ROLES: Final = ("assistant", "developer", "function", "system", "tool", "user")
 
 SAMPLING: Final = frozenset(
     {
@@ -66,6 +67,16 @@ NEEDS: Final[Mapping[str, str]] = {
     "n": "n",
 }
 """Fields that one capable model must answer by itself, and the capability each asks for."""
+
+NUMBERS: Final = {"frequency_penalty": (-2, 2), "presence_penalty": (-2, 2), "top_p": (0, 1)}
+WHOLES: Final = {"seed": (-(2**63), 2**63 - 1), "top_logprobs": (0, 20)}
+FLAGS: Final = ("logprobs", "parallel_tool_calls", "store")
+TEXTS: Final = ("prompt_cache_key", "reasoning_effort", "safety_identifier", "user", "verbosity")
+OBJECTS: Final = ("logit_bias", "metadata", "response_format")
+CHOICES: Final = ("function_call", "tool_choice")
+TOOLS: Final = ("functions", "tools")
+TOOL_TYPES: Final = ("custom", "function")
+MAX_TEMPERATURE: Final = 2
 
 _COUNTED: Final = frozenset({"max_tokens", "max_completion_tokens", "temperature", "stop"})
 _OWN: Final = frozenset({"model", "messages", "stream", "r2"})
@@ -113,17 +124,20 @@ class Asked:
 
 def read_asked(body: bytes) -> Asked:
     """Read a request's body. Raises Refusal naming the field that is wrong."""
+    return asked_of(read_shallow(body))
+
+
+def read_shallow(body: bytes) -> dict[str, Any]:
+    """Return the JSON object that a body is. Raises Refusal, also where it is nested deep."""
     data = read_object(body)
-    _check_depth(data)
-    unknown = sorted(data.keys() - KNOWN)
-    if unknown:
-        shown = unknown[0][:80]
-        raise Refusal(
-            400,
-            f"unrecognized request argument supplied: {shown!r}",
-            code="unknown_parameter",
-            param=shown,
-        )
+    if body.count(b"{") + body.count(b"[") > MOST_DEPTH:
+        _check_depth(data)
+    return data
+
+
+def asked_of(data: Mapping[str, Any]) -> Asked:
+    """Read the fields of a request. Raises Refusal naming the one that is wrong."""
+    refuse_unknown(data, KNOWN)
     model = read_text(data.get("model"), "model")
     messages = _messages(data.get("messages"))
     limit = limit_name(data)
@@ -138,18 +152,31 @@ def read_asked(body: bytes) -> Asked:
         forward={
             key: value
             for key, value in data.items()
-            if value is not None and key not in _OWN | DROPPED and key != limit
+            if value is not None and key not in _OWN | DROPPED and key not in LIMITS
         }
         | {"messages": messages},
         needs=frozenset(_needs(data, messages)),
         wish=_wish(data.get("r2")),
         max_tokens=read_whole(data.get(limit), limit, 1, MOST_TOKENS),
-        temperature=read_number(data.get("temperature"), "temperature", 0, 2),
+        temperature=read_number(data.get("temperature"), "temperature", 0, MAX_TEMPERATURE),
         stop=read_stops(data.get("stop")),
         choices=n or 1,
         stream=read_flag(data.get("stream"), "stream"),
         include_usage=read_flag(options.get("include_usage"), "stream_options.include_usage"),
     )
+
+
+def refuse_unknown(data: Mapping[str, Any], known: Set[str], where: str = "") -> None:
+    """Raise Refusal for a field that is not known; `where` is what its name begins with."""
+    unknown = sorted(data.keys() - known)
+    if unknown:
+        shown = where + unknown[0][:80]
+        raise Refusal(
+            400,
+            f"unrecognized request argument supplied: {shown!r}",
+            code="unknown_parameter",
+            param=shown,
+        )
 
 
 def _check_depth(data: Any) -> None:
@@ -168,31 +195,26 @@ def _check_depth(data: Any) -> None:
 
 
 def _check_fields(data: Mapping[str, Any]) -> None:
-    for name, low, high in (
-        ("top_p", 0, 1),
-        ("frequency_penalty", -2, 2),
-        ("presence_penalty", -2, 2),
-    ):
+    for name, (low, high) in NUMBERS.items():
         read_number(data.get(name), name, low, high)
-    read_whole(data.get("seed"), "seed", -(2**63), 2**63 - 1)
-    read_whole(data.get("top_logprobs"), "top_logprobs", 0, 20)
-    for name in ("logprobs", "parallel_tool_calls", "store"):
+    for name, (least, most) in WHOLES.items():
+        read_whole(data.get(name), name, least, most)
+    for name in FLAGS:
         read_flag(data.get(name), name)
-    for name in ("reasoning_effort", "verbosity", "user"):
+    for name in TEXTS:
         if data.get(name) is not None:
             read_text(data[name], name)
-    for name in ("response_format", "logit_bias", "metadata"):
+    for name in OBJECTS:
         read_mapping(data.get(name), name)
-    for name in ("tools", "functions"):
+    for name in CHOICES:
+        if data.get(name) is not None and not isinstance(data[name], str | dict):
+            raise wrong(name, "a text or an object", data[name])
+    for name in TOOLS:
         tools = data.get(name)
-        if tools is not None and (
-            not isinstance(tools, list)
-            or len(tools) > MOST_TOOLS
-            or not all(isinstance(tool, dict) for tool in tools)
-        ):
+        if tools is not None and (not _are_objects(tools) or len(tools) > MOST_TOOLS):
             raise wrong(name, f"a list of up to {MOST_TOOLS} objects", tools)
     for tool in data.get("tools") or ():
-        if tool.get("type") not in ("function", "custom"):
+        if tool.get("type") not in TOOL_TYPES:
             raise Refusal(400, "tools: expected functions; no hosted tools here", param="tools")
 
 
@@ -208,7 +230,12 @@ def _messages(value: Any) -> list[dict[str, Any]]:
 
 def _check_message(value: Any, where: str) -> None:
     if not isinstance(value, dict) or value.get("role") not in ROLES:
-        raise Refusal(400, f"{where}: expected a role: {', '.join(sorted(ROLES))}", param=where)
+        raise Refusal(400, f"{where}: expected a role: {', '.join(ROLES)}", param=where)
+    calls = value.get("tool_calls")
+    if calls is not None and not _are_objects(calls):
+        raise Refusal(
+            400, f"{where}.tool_calls: expected a list of objects", param=f"{where}.tool_calls"
+        )
     content = value.get("content")
     if content is None and (value.get("tool_calls") or value.get("function_call")):
         return
@@ -217,7 +244,7 @@ def _check_message(value: Any, where: str) -> None:
     if not isinstance(content, list) or not content:
         raise Refusal(400, f"{where}.content: expected a text or parts", param=f"{where}.content")
     for part in content:
-        if not is_text_part(part) and not _is_image(part):
+        if not is_text_part(part) and not is_image_part(part):
             raise Refusal(
                 400,
                 f"{where}.content: expected parts of type text or image_url",
@@ -225,7 +252,12 @@ def _check_message(value: Any, where: str) -> None:
             )
 
 
-def _is_image(part: Any) -> bool:
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+
+
+def is_image_part(part: Any) -> bool:
+    """Tell whether a part of a message's content is an image that a model may be shown."""
     if not isinstance(part, dict) or part.get("type") != "image_url":
         return False
     image = part.get("image_url")
@@ -243,7 +275,7 @@ def _needs(data: Mapping[str, Any], messages: list[dict[str, Any]]) -> Iterator[
     for message in messages:
         if message["role"] in ("tool", "function") or message.get("tool_calls"):
             yield "tools"
-        if isinstance(message.get("content"), list) and any(map(_is_image, message["content"])):
+        if isinstance(message.get("content"), list) and any(map(is_image_part, message["content"])):
             yield "images"
 
 

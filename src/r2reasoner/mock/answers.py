@@ -7,13 +7,21 @@ is known exactly.
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import time
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from r2reasoner.types import Message
 
 TOKENS_PER_MESSAGE: Final = 4
+_ROLES: Final[Mapping[str, Literal["system", "user", "assistant"]]] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "user",
+    "function": "user",
+}
 _TOKEN: Final = re.compile(r"\s*\S+(?:\s+$)?")
 
 
@@ -36,6 +44,7 @@ class ChatCall:
     stop: tuple[str, ...]
     stream: bool
     include_usage: bool
+    choices: int
     body: Mapping[str, Any]
 
     @property
@@ -72,8 +81,9 @@ def read_call(body: bytes, number: int, role: str | None) -> ChatCall:
         raise ValueError("expected model to be a name")
     if not isinstance(messages, list) or not messages:
         raise ValueError("expected messages to be a list that is not empty")
-    if data.get("n", 1) != 1:
-        raise ValueError("this provider gives one choice: n must be 1")
+    choices = data.get("n", 1)
+    if type(choices) is not int or choices < 1:
+        raise ValueError(f"expected n to be 1 or more, got {choices!r}")
     limit = data.get("max_completion_tokens", data.get("max_tokens"))
     if limit is not None and (type(limit) is not int or limit < 1):
         raise ValueError(f"expected max_tokens to be 1 or more, got {limit!r}")
@@ -87,6 +97,7 @@ def read_call(body: bytes, number: int, role: str | None) -> ChatCall:
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         stream=bool(data.get("stream")),
         include_usage=bool(options.get("include_usage")),
+        choices=choices,
         body=data,
     )
 
@@ -95,15 +106,17 @@ def read_call(body: bytes, number: int, role: str | None) -> ChatCall:
 class Answer:
     """One answer before it is written. `usage` is what is reported, None for nothing.
 
-    `billed_output` tokens are billed when it is delivered whole.
+    `billed_output` tokens are billed when it is delivered whole; of `billed_input`,
+    `billed_cached` at the rate for what was in the cache.
     """
 
     call: ChatCall
     text: str
     finish_reason: str | None
-    usage: Mapping[str, int] | None
+    usage: Mapping[str, Any] | None
     billed_input: int
     billed_output: int
+    billed_cached: int = 0
     tool_call: bool = False
     done: bool = True
     logprob: float | None = None
@@ -120,15 +133,21 @@ class Answer:
         finish = "stop"
         if call.max_tokens is not None and len(words) > call.max_tokens:
             words, finish = words[: call.max_tokens], "length"
+        billed = len(words) * call.choices
         return cls(
             call=call,
             text="".join(words),
             finish_reason=finish,
-            usage=usage_object(call.input_tokens, len(words)),
+            usage=usage_object(call.input_tokens, billed),
             billed_input=call.input_tokens,
-            billed_output=len(words),
+            billed_output=billed,
             logprob=logprob if call.body.get("logprobs") else None,
         )
+
+    def cached(self, tokens: int) -> "Answer":
+        """Return the answer with so many input tokens reported and billed as cached."""
+        details = {"prompt_tokens_details": {"cached_tokens": tokens}}
+        return replace(self, usage={**(self.usage or {}), **details}, billed_cached=tokens)
 
     def pieces(self) -> list[Piece]:
         """Return the body in the form that was asked for."""
@@ -142,12 +161,12 @@ class Answer:
         if self.tool_call:
             message |= {"content": None, "tool_calls": [_TOOL_CALL]}
         choice = {
-            "index": 0,
             "message": message,
             "finish_reason": self.finish_reason,
             "logprobs": self._logprobs(split_tokens(self.text)),
         }
-        body = self._envelope("chat.completion") | {"choices": [choice]}
+        choices = [{"index": index} | choice for index in range(self.call.choices)]
+        body = self._envelope("chat.completion") | {"choices": choices}
         if self.usage is not None:
             body["usage"] = self.usage
         return json.dumps(body).encode()
@@ -156,24 +175,24 @@ class Answer:
         """Return the events of a stream."""
         envelope = self._envelope("chat.completion.chunk")
 
-        def chunk(delta: Mapping[str, Any], tokens: int = 0, finish: str | None = None) -> Piece:
+        def chunks(
+            delta: Mapping[str, Any], tokens: int = 0, finish: str | None = None
+        ) -> list[Piece]:
+            """Return a chunk for each choice; all say the same, and `tokens` each."""
             words = [delta["content"]] if delta.get("content") else []
-            choice = {
-                "index": 0,
-                "delta": delta,
-                "finish_reason": finish,
-                "logprobs": self._logprobs(words),
-            }
-            return Piece(event(envelope | {"choices": [choice]}), tokens)
+            choice = {"delta": delta, "finish_reason": finish, "logprobs": self._logprobs(words)}
+            choices = [{"index": index} | choice for index in range(self.call.choices)]
+            return [Piece(event(envelope | {"choices": [one]}), tokens) for one in choices]
 
-        pieces = [chunk({"role": "assistant", "content": ""})]
+        pieces = chunks({"role": "assistant", "content": ""})
         words = [] if self.tool_call else split_tokens(self.text)
         if self.tool_call:
-            pieces.append(chunk({"tool_calls": [{"index": 0} | _TOOL_CALL]}))
-        pieces += [chunk({"content": word}, 1) for word in words]
-        rest = self.billed_output - len(words)
+            pieces += chunks({"tool_calls": [{"index": 0} | _TOOL_CALL]})
+        for word in words:
+            pieces += chunks({"content": word}, 1)
+        rest = self.billed_output // self.call.choices - len(words)
         if self.finish_reason is not None:
-            pieces.append(chunk({}, rest, self.finish_reason))
+            pieces += chunks({}, rest, self.finish_reason)
         if self.call.include_usage and self.usage is not None:
             pieces.append(Piece(event(envelope | {"choices": [], "usage": self.usage})))
         if self.done:
@@ -231,11 +250,13 @@ _TOOL_CALL: Final = {
 
 
 def _message(raw: object) -> Message:
-    if not isinstance(raw, dict) or raw.get("role") not in {"system", "user", "assistant"}:
-        raise ValueError("expected each message to have the role system, user or assistant")
+    if not isinstance(raw, dict) or raw.get("role") not in _ROLES:
+        raise ValueError(f"expected each message to have a role: {', '.join(_ROLES)}")
     content = raw.get("content")
+    if content is None and raw.get("tool_calls"):
+        content = ""
     if isinstance(content, list):
         content = "".join(str(part.get("text", "")) for part in content)
     if not isinstance(content, str):
         raise ValueError("expected each message's content to be a text")
-    return Message(raw["role"], content)
+    return Message(_ROLES[raw["role"]], content)

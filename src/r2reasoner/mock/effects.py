@@ -53,9 +53,10 @@ def distort(answer: Answer, trouble: Trouble | None) -> Answer:
             return replace(answer, usage=usage, billed_input=prompt, billed_output=completion)
         case Fault.TOO_LONG:
             length = 2 * (answer.call.max_tokens or 16)
-            usage = usage_object(prompt, length)
+            billed = length * answer.call.choices
+            usage = usage_object(prompt, billed)
             text = " ".join(["more"] * length)
-            return replace(answer, text=text, usage=usage, billed_output=length)
+            return replace(answer, text=text, usage=usage, billed_output=billed)
     return answer
 
 

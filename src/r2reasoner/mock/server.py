@@ -18,6 +18,7 @@ from time import time
 from typing import Any, Final, NoReturn, Self
 
 from r2reasoner.mock.answers import Answer, Answerer, ChatCall, Piece, echo, error_object, read_call
+from r2reasoner.mock.caching import PromptCache
 from r2reasoner.mock.effects import damage, distort, error_headers, find_cut
 from r2reasoner.mock.faults import Cut, Ending, Fault, Script, Trouble, as_script
 from r2reasoner.mock.http import BadRequest, Request, chunk, head, take_request
@@ -49,6 +50,7 @@ class BookEntry:
     status: int | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
     body_bytes: int = 0
     end: BookEnd = BookEnd.OPEN
     finished_at: float | None = None
@@ -56,7 +58,7 @@ class BookEntry:
     @property
     def usage(self) -> Usage:
         """The tokens billed."""
-        return Usage(self.input_tokens, self.output_tokens)
+        return Usage(self.input_tokens, self.output_tokens, self.cached_tokens)
 
 
 class MockProvider:
@@ -67,7 +69,8 @@ class MockProvider:
     `x-mock-fault` overrides both). `latency_s` passes before an answer, `token_s` before each
     event of a stream; `drip_s` and `slow_s` are the pauses of the faults that are slow, and
     `retry_after_s` is what a 429 asks for. With `models`, others are unknown; with `key`,
-    requests without it are refused.
+    requests without it are refused. With `cache`, beginnings of prompts that a model was sent
+    before are reported and billed as cached, where the usage is an honest one.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class MockProvider:
         retry_after_s: int = 1,
         models: Iterable[str] = (),
         key: str | None = None,
+        cache: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
@@ -96,6 +100,7 @@ class MockProvider:
         self.retry_after_s = retry_after_s
         self.models = tuple(models)
         self.key = key
+        self.cache = PromptCache() if cache else None
         self.books: list[BookEntry] = []
         self.numbers = count(1)
         self.connections: set[_Connection] = set()
@@ -142,6 +147,7 @@ class MockProvider:
                 "requests": len(self.books),
                 "input_tokens": sum(entry.input_tokens for entry in self.books),
                 "output_tokens": sum(entry.output_tokens for entry in self.books),
+                "cached_tokens": sum(entry.cached_tokens for entry in self.books),
             },
         }
 
@@ -269,6 +275,8 @@ class _Connection(asyncio.Protocol):
             return
         honest = Answer.to(call, provider.answer(call), provider.logprob(call))
         answer = distort(honest, trouble)
+        if provider.cache is not None and answer.usage == honest.usage:
+            answer = answer.cached(provider.cache.meet(call))
         entry.status = 200
         if trouble is Fault.ERROR_IN_200:
             self._respond(200, error_object(200, "scripted error"))
@@ -276,7 +284,7 @@ class _Connection(asyncio.Protocol):
         if trouble is Fault.HTML:
             self._respond(200, b"<html><body>Bad gateway</body></html>", kind="text/html")
             return
-        entry.input_tokens = answer.billed_input
+        entry.input_tokens, entry.cached_tokens = answer.billed_input, answer.billed_cached
         if trouble is Fault.RESET_BEFORE_HEADERS:
             entry.output_tokens = answer.billed_output
             await self._break_off(Ending.RESET, entry)

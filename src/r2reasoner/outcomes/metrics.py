@@ -127,11 +127,6 @@ def aiq(found: Points, low: float, high: float) -> float:
     return float(np.trapezoid(heights, at) / (high - low))
 
 
-def score_at_price(found: Points, price: float) -> float:
-    """Return a hull's mean score at a mean price (dollars); NaN below the cheapest point."""
-    return float(np.interp(price, found.prices, found.scores, left=np.nan))
-
-
 def price_at_score(found: Points, score: float) -> float:
     """Return a hull's lowest mean price (dollars) with a mean score; NaN if never reached."""
     if score > found.scores[-1] + TIE:
@@ -153,20 +148,6 @@ def best(scores: Floats) -> Floats:
     """Return the best recorded score of each item, NaN where nothing was recorded."""
     found = np.where(np.isnan(scores), -np.inf, scores).max(axis=1)
     return np.where(np.isinf(found), np.nan, found)
-
-
-def calibration_error(predicted: Floats, scores: Floats, bins: int = 10) -> float:
-    """Return the expected calibration error: how far predictions are from what came, on average.
-
-    Predictions fall into bins of equal width from 0 to 1; what was not recorded is left out.
-    """
-    known = ~np.isnan(scores)
-    if not known.any():
-        return float("nan")
-    guess, came = np.clip(predicted[known], 0, 1), scores[known]
-    place = np.minimum((guess * bins).astype(int), bins - 1)
-    off = np.bincount(place, weights=guess - came, minlength=bins)
-    return float(np.abs(off).sum() / len(guess))
 
 
 def means(values: Floats, weights: Floats) -> Floats:

@@ -70,16 +70,22 @@ def _worker_text(source: Source, listed: Listed, name: str) -> str:
     lines.append(f"context = {listed.context}")
     if listed.thinks:
         lines.append(f"max_tokens = {_THINKING_MAX_TOKENS}   # thinking counts")
-    if listed.capabilities:
-        lines.append(f"capabilities = [{', '.join(map(_quoted, listed.capabilities))}]")
+    known = ", ".join(map(_quoted, listed.capabilities))
+    lines.append(
+        f"capabilities = [{known}]   # and {_CAN}" if known else f"# capabilities = [{_CAN}]"
+    )
     if source.key_env is None:
         lines += ['# input_price = "0"', '# output_price = "0"']
     return "\n".join(lines) + "\n"
 
 
+_CAN: Final = ", ".join(map(_quoted, ("tools", "images", "json", "n")))
+
 _HEAD: Final = """\
 # Written by `r2reasoner init`. Order the workers from weakest to strongest, delete those that you
 # do not want, then: r2reasoner pool check --pool THIS_FILE
+# What the gateway may ask a model for beyond text stands in its `capabilities`; to find out:
+# r2reasoner pool check --capabilities --pool THIS_FILE
 # Keys never stand here: key_env is the NAME of the environment variable that holds the key.
 
 [pool]

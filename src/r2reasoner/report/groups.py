@@ -14,7 +14,7 @@ from math import sqrt
 from statistics import fmean
 from typing import NamedTuple
 
-from r2reasoner.evaluation.results import BOUND
+from r2reasoner.evaluation.results import BOUND, pareto_front
 from r2reasoner.report.results import ComparisonRow, Evaluated, StrategyRow
 
 Ends = tuple[float, float]
@@ -62,9 +62,7 @@ class Group:
     @property
     def front(self) -> frozenset[str]:
         """The strategies that no other beats in accuracy and net cost together."""
-        runnable = [r for r in self.rows if r.strategy != BOUND]
-        known = [r for r in runnable if r.accuracy is not None and r.net_cost is not None]
-        return frozenset(r.strategy for r in known if not any(_beats(o, r) for o in known))
+        return pareto_front((row.strategy, row.accuracy, row.net_cost) for row in self.rows)
 
     def against(self, other: StrategyRow) -> ComparisonRow | None:
         """Return how ours compares with another, item by item."""
@@ -72,13 +70,6 @@ class Group:
         wanted = (mine.strategy if mine else "", other.strategy)
         found = (c for c in self.comparisons if (c.strategy, c.against) == wanted)
         return next(found, None)
-
-
-def _beats(one: StrategyRow, other: StrategyRow) -> bool:
-    right, cost = one.accuracy or 0.0, one.net_cost or 0.0
-    other_right, other_cost = other.accuracy or 0.0, other.net_cost or 0.0
-    better = right > other_right or cost < other_cost
-    return right >= other_right and cost <= other_cost and better
 
 
 class _Part(NamedTuple):

@@ -200,11 +200,11 @@ class PurseLedger(Ledger):
         self._ask = ask
         self._tell = tell
 
-    async def begin(self, entry: EntryOpen) -> None:
+    async def begin(self, entry: EntryOpen, wish: Any = None) -> None:
         """Have a call's bound reserved and the call recorded. Raises what `Purse.begin` does."""
         await self._ask("begin", self._worker, entry)
 
-    def finish(self, call: Call) -> None:
+    def finish(self, call: Call, wish: Any = None) -> None:
         """Have a call settled."""
         self._tell("finish", self._worker, call)
 

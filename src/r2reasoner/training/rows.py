@@ -7,12 +7,12 @@ both share: how a plan stands in a row.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, Final, TypeAlias
 
 from r2reasoner.errors import DataError, PlanError
 from r2reasoner.outcomes.records import content_id
 from r2reasoner.plan import direct, read_json, read_line, validate, whole, write_line
+from r2reasoner.references import plan_document
 from r2reasoner.types import Plan, Task
 
 Row: TypeAlias = dict[str, Any]
@@ -45,7 +45,7 @@ def plan_text(plan: Plan, query: str) -> str:
             return line
     except PlanError:
         pass
-    return json.dumps(asdict(plan))
+    return json.dumps(plan_document(plan))
 
 
 def read_plan(text: str, query: str) -> Plan:

@@ -81,9 +81,9 @@ class Runner:
             return Ran(False, (), tuple(meter.calls), str(error), {}, {})
         check_reached(meter, watched.errors)
         failed = sorted({name for step in steps for name in step.fell_back_from})
-        fault = f"no answer of {', '.join(failed)}" if failed else answer.note
-        if answer.status is AnswerStatus.FAILED:
-            fault = answer.note
+        fault = answer.note
+        if failed and answer.status is not AnswerStatus.FAILED:
+            fault = f"no answer of {', '.join(failed)}"
         whole = answer.status is AnswerStatus.COMPLETE and not failed
         right = whole and self._grade(answer.text, task.gold) is True
         return Ran(right, steps, tuple(meter.calls), fault, watched.logprobs, watched.keys)

@@ -1,8 +1,7 @@
 """Questions about a ledger that go over many rows: what days cost, which queries match.
 
 Days are those of UTC, as budgets have them. Ids of entries and traces sort by time, so a day is a
-range of their primary key. Sums are exact: a database's integers might overflow, so each amount is
-summed in two parts.
+range of their primary key. What retention removed of a day is in its sums all the same.
 """
 
 import threading
@@ -14,11 +13,10 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
-from r2reasoner.ledger import Ledger, TraceSummary
-from r2reasoner.tables import ENTRIES, TRACES
+from r2reasoner.ledger import Ledger, TraceSummary, id_at
+from r2reasoner.tables import DAILY_CALLS, DAILY_TRACES, ENTRIES, TRACES, clean, cost_of, sums
 from r2reasoner.types import AnswerStatus, CallOutcome, Pico, Role
 
-PART: Final = 10**6
 KEPT_DAYS: Final = 400
 SETTLED_DAYS: Final = 2
 """After so many days a day's calls are settled, and what it cost is not asked again."""
@@ -106,23 +104,8 @@ class Books:
         return found
 
     def _ask_day(self, day: date) -> Day:
-        columns = ENTRIES.c
-        within = columns.id >= id_from(day), columns.id < id_from(day + timedelta(days=1))
-        chosen = (
-            select(
-                columns.model,
-                columns.role,
-                columns.outcome,
-                func.count().label("calls"),
-                (func.count() - func.count(columns.cost)).label("unpriced"),
-                func.sum(columns.input_tokens).label("input_tokens"),
-                func.sum(columns.output_tokens).label("output_tokens"),
-                func.sum(columns.cost // PART).label("whole"),
-                func.sum(columns.cost % PART).label("rest"),
-            )
-            .where(*within)
-            .group_by(columns.model, columns.role, columns.outcome)
-        )
+        within = ENTRIES.c.id >= id_from(day), ENTRIES.c.id < id_from(day + timedelta(days=1))
+        chosen = sums(and_(*within), DAILY_CALLS.c.day == day.isoformat())
         with self.ledger.reading() as connection:
             rows = connection.execute(chosen).all()
         found: Day = {}
@@ -133,9 +116,9 @@ class Books:
                 failed=row.calls if row.outcome == CallOutcome.FAILED else 0,
                 unknown=row.calls if row.outcome == CallOutcome.UNKNOWN else 0,
                 unpriced=row.unpriced,
-                input_tokens=int(row.input_tokens or 0),
-                output_tokens=int(row.output_tokens or 0),
-                cost=int(row.whole or 0) * PART + int(row.rest or 0),
+                input_tokens=int(row.input_tokens),
+                output_tokens=int(row.output_tokens),
+                cost=cost_of(row),
             )
             found[source] = found.get(source, Spent()) + spent
         return found
@@ -143,8 +126,11 @@ class Books:
     def queries(self, since: date, until: date) -> int:
         """Return how many traces began from one day up to, without, another."""
         within = TRACES.c.id >= id_from(since), TRACES.c.id < id_from(until)
+        days = DAILY_TRACES.c.day >= since.isoformat(), DAILY_TRACES.c.day < until.isoformat()
+        there = select(func.count()).where(*within).scalar_subquery()
+        removed = select(func.coalesce(func.sum(DAILY_TRACES.c.traces), 0)).where(*days)
         with self.ledger.reading() as connection:
-            return connection.execute(select(func.count()).where(*within)).scalar_one()
+            return int(connection.execute(select(there + removed.scalar_subquery())).scalar_one())
 
     def trace_ids(self, since: date, most: int) -> list[str]:
         """Return the ids of the newest traces since a day, newest first."""
@@ -183,12 +169,12 @@ def _conditions(wanted: Search) -> list[ColumnElement[bool]]:
             columns.query.icontains(word, autoescape=True),
             columns.id.startswith(word.lower(), autoescape=True),
         )
-        for word in wanted.words.split()
+        for word in (clean(wanted.words, None) or "").split()
     ]
     if wanted.status is not None:
         conditions.append(columns.status == wanted.status.value)
     if wanted.model:
-        called = and_(ENTRIES.c.query_id == columns.id, ENTRIES.c.model == wanted.model)
+        called = and_(ENTRIES.c.query_id == columns.id, ENTRIES.c.model == clean(wanted.model))
         conditions.append(exists().where(called))
     if wanted.least is not None:
         conditions.append(columns.cost >= wanted.least)
@@ -221,4 +207,4 @@ def day_of(moment: float) -> date:
 def id_from(day: date) -> str:
     """Return what is not above any id made on a day, and above all made before (`new_id`)."""
     begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return f"{int(begin.timestamp()) * 1_000_000:013x}"
+    return id_at(begin.timestamp())

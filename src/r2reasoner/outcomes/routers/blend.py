@@ -13,6 +13,7 @@ import numpy as np
 
 from r2reasoner.outcomes.routers.base import filled, mean_scores
 from r2reasoner.outcomes.routers.features import TextFeatures, features_of
+from r2reasoner.outcomes.routers.members import RidgesAndNeighbours
 from r2reasoner.outcomes.routers.simple import group_means
 from r2reasoner.outcomes.sets import Floats, OutcomeSet
 
@@ -27,39 +28,25 @@ class Blend:
         self._seed = seed
         self._features: TextFeatures | None = None
         self._means = np.empty(0)
-        self._deviations = np.empty((0, 0))
         self._by_group: dict[str, Floats] = {}
-        self._ridges: list[Any] = []
-        self._index: Any = None
+        self._by_text = RidgesAndNeighbours(ALPHAS, NEIGHBOURS)
 
     def fit(self, train: OutcomeSet) -> None:
         """Fit all members. Raises DataError as `mean_scores`."""
-        from sklearn.linear_model import Ridge
-        from sklearn.neighbors import NearestNeighbors
-
         features = self._features = features_of(train, self._seed)
         self._means = mean_scores(train)
-        self._deviations = filled(train) - self._means
-        self._by_group = group_means(np.array(train.groups, dtype=object), self._deviations)
-        whole, dense = self._views(features, features.fitted, train.texts, train.groups)
-        self._ridges = [Ridge(alpha=a).fit(whole, self._deviations) for a in ALPHAS]
-        most = min(max(NEIGHBOURS), len(train))
-        self._index = NearestNeighbors(n_neighbors=most).fit(dense)
+        deviations = filled(train) - self._means
+        self._by_group = group_means(np.array(train.groups, dtype=object), deviations)
+        views = self._views(features, features.fitted, train.texts, train.groups)
+        self._by_text.fit(*views, deviations)
 
     def predict(self, texts: Sequence[str], groups: Sequence[str]) -> Floats:
         """Return expected scores, (texts, models)."""
         assert self._features is not None, "fit comes before predict"
-        tfidf = self._features.tfidf(texts)
-        whole, dense = self._views(self._features, tfidf, texts, groups)
-        shape = (len(texts), len(self._means))
-        numbers: Any = self._index.kneighbors(dense, return_distance=False)
-        near = self._deviations[numbers]
+        views = self._views(self._features, self._features.tfidf(texts), texts, groups)
         nothing = np.zeros(len(self._means))
-        members = [
-            *(ridge.predict(whole).reshape(shape) for ridge in self._ridges),
-            *(near[:, :count].mean(axis=1) for count in NEIGHBOURS),
-            np.array([self._by_group.get(group, nothing) for group in groups]),
-        ]
+        by_group = np.array([self._by_group.get(group, nothing) for group in groups])
+        members = [*self._by_text.say(*views), by_group]
         rows: Floats = self._means + np.mean(members, axis=0)
         return rows
 

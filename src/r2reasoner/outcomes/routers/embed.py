@@ -15,6 +15,7 @@ from r2reasoner.errors import ConfigError
 from r2reasoner.outcomes.routers.base import filled, mean_scores
 from r2reasoner.outcomes.routers.blend import Blend
 from r2reasoner.outcomes.routers.features import TextFeatures, features_of
+from r2reasoner.outcomes.routers.members import RidgesAndNeighbours
 from r2reasoner.outcomes.sets import Floats, OutcomeSet
 
 ALPHAS: Final = (5.0, 20.0)
@@ -31,32 +32,20 @@ class Embedded:
         self._blend = Blend(seed)
         self._features: TextFeatures | None = None
         self._means = np.empty(0)
-        self._deviations = np.empty((0, 0))
-        self._ridges: list[Any] = []
-        self._index: Any = None
+        self._by_embedding = RidgesAndNeighbours(ALPHAS, [NEIGHBOURS])
 
     def fit(self, train: OutcomeSet) -> None:
         """Fit. Raises DataError as `mean_scores`, ConfigError where the extra is missing."""
-        from sklearn.linear_model import Ridge
-        from sklearn.neighbors import NearestNeighbors
-
         self._means = mean_scores(train)
-        self._deviations = filled(train) - self._means
         self._features = features_of(train, self._seed)
         rows = self._rows(train.texts, train.groups)
-        self._ridges = [Ridge(alpha=a).fit(rows, self._deviations) for a in ALPHAS]
-        self._index = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(train))).fit(rows)
+        self._by_embedding.fit(rows, rows, filled(train) - self._means)
         self._blend.fit(train)
 
     def predict(self, texts: Sequence[str], groups: Sequence[str]) -> Floats:
         """Return expected scores, (texts, models)."""
         rows = self._rows(texts, groups)
-        numbers: Any = self._index.kneighbors(rows, return_distance=False)
-        members = [
-            *(ridge.predict(rows).reshape(len(texts), -1) for ridge in self._ridges),
-            self._deviations[numbers].mean(axis=1),
-        ]
-        by_embedding = self._means + np.mean(members, axis=0)
+        by_embedding = self._means + np.mean(self._by_embedding.say(rows, rows), axis=0)
         both: Floats = (self._blend.predict(texts, groups) + by_embedding) / 2
         return both
 
