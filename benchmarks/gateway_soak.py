@@ -25,12 +25,11 @@ from results_file import provenance, write_result
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import balance  # noqa: E402
-import load  # noqa: E402
-
-from r2reasoner.gateway.server import raise_descriptor_limit  # noqa: E402
-from r2reasoner.ledger import Entry, Ledger  # noqa: E402
-from r2reasoner.types import to_dollars  # noqa: E402
+import balance
+import load
+from r2reasoner.gateway.server import raise_descriptor_limit
+from r2reasoner.ledger import Entry, Ledger
+from r2reasoner.types import to_dollars
 
 RESULT = Path(__file__).parent / "results" / "gateway_soak.json"
 MOST_GROWTH = 1.05
@@ -104,7 +103,8 @@ async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     _, secrets = load.make_keys(
         folder, {"per_day": MUCH}, {}, {"per_month": Decimal("0.5")}, {"per_minute": 60}
     )
-    wanted = load.mixed(FIRST_REQUEST, secrets, options.seed, first=FIRST_REQUEST)
+    often = [*secrets[:2] * 4, *secrets[2:]]
+    wanted = load.mixed(FIRST_REQUEST, often, options.seed, first=FIRST_REQUEST)
     requests = load.Load(wanted)
     provider = load.Provider(
         faults=load.faulty(options.faults, options.seed), latency_s=options.latency, token_s=0.005

@@ -1,7 +1,7 @@
 """The gateway as a process, a provider that fails, and requests of every kind.
 
 The provider remembers for which request each of its calls was made, so that what clients left
-behind can be told from what must be equal to the last token (`balance.py`). Left out: faults of the provider that
+behind can be told from what must be equal to the last token (`balance.py`). Left out: faults that
 only take time, and answers above their limit, which the fault matrix has: no budget can hold a
 provider that disobeys.
 """

@@ -223,6 +223,7 @@ class TestErrors:
                         await client.chat.completions.create(model="small", messages=turn())
                     with pytest.raises(openai.RateLimitError):
                         await client.chat.completions.create(model="medium", messages=turn())
+                await served.ledger.flush()
                 entries = served.ledger.entries()
         assert failed.value.status_code == 502
         assert failed.value.response.headers["x-r2-trace-id"]

@@ -42,7 +42,7 @@ def test_events_as_json() -> None:
 
 
 def test_events_as_lines() -> None:
-    assert as_line(PLANNED) == "Plan:\n1. a\n2. b #1\n"
+    assert as_line(PLANNED) == "Plan:\n1. a\n2. b #1\n\n"
     assert as_line(Planned(direct("a"), (), failed=False)) == "Answering directly.\n"
     assert as_line(SubtaskFinished(STEP)) == "Step 1 (small): x\n"
     assert "asking b" in str(as_line(FellBack(1, "a", "b", "down")))

@@ -200,6 +200,19 @@ def ask(**more: Any) -> dict[str, Any]:
     return {"model": "small", "messages": HELLO, **more}
 
 
+def deltas(line: bytes) -> list[str]:
+    """Return the texts of an event's choices; none of what is no event."""
+    found = json.loads(line[6:])["choices"] if line.startswith(b"data: {") else []
+    return [choice["delta"].get("content") or "" for choice in found]
+
+
+async def first_word(response: aiohttp.ClientResponse) -> str:
+    async for line in response.content:
+        if text := "".join(deltas(line)):
+            return text
+    raise AssertionError("the stream ended without a word")
+
+
 @pytest.mark.parametrize("make", PROXIES)
 async def test_events_pass_as_they_come_and_who_leaves_is_noticed(
     make: Maker, tmp_path: Path
@@ -213,9 +226,7 @@ async def test_events_pass_as_they_come_and_who_leaves_is_noticed(
         ):
             async with proxy.post(ask(stream=True)) as response:
                 assert response.status == 200
-                seen = b""
-                while b'"content": "a' not in seen:
-                    seen += await response.content.readany()
+                assert await first_word(response) == "a"
                 assert mock.books[0].finished_at is None
                 assert response.connection is not None
                 assert response.connection.transport is not None
@@ -278,10 +289,8 @@ async def test_nginx_reloads_without_cutting_a_stream(tmp_path: Path) -> None:
             proxied(nginx, tmp_path, served) as proxy,
         ):
             async with proxy.post(ask(stream=True)) as response:
-                first = await response.content.readany()
+                first = await first_word(response)
                 proxy.process.send_signal(signal.SIGHUP)
-                rest = await response.read()
-            assert b"[DONE]" not in first
-            events = [e for e in (first + rest).split(b"\n\n") if e.startswith(b"data: {")]
-            deltas = [c["delta"] for e in events for c in json.loads(e[6:])["choices"]]
-            assert "".join(d.get("content") or "" for d in deltas) == words
+                rest = (await response.read()).splitlines()
+            assert first + "".join(text for line in rest for text in deltas(line)) == words
+            assert b"data: [DONE]" in rest

@@ -18,6 +18,7 @@ from r2reasoner.errors import BudgetExceeded, CallError, DeadlineExceeded, R2Err
 from r2reasoner.events import FellBack, SubtaskFinished, SubtaskStarted
 from r2reasoner.gateway.answers import choice_of
 from r2reasoner.gateway.gateway import Gateway
+from r2reasoner.gateway.gathered import Gathered
 from r2reasoner.gateway.live import Running, as_line
 from r2reasoner.gateway.parts import Delta, Done, Part, Progress
 from r2reasoner.gateway.routing import Direct
@@ -141,13 +142,15 @@ async def _ask(run: _Run, card: Card) -> AsyncGenerator[Part, None]:
         run.by, run.text, run.choices = card.name, [completion.text], body["choices"]
         yield _done(run, completion.usage)
         return
+    gathered = Gathered()
     async with aclosing(client.relay(card, relayed, run.meter, run.deadline)) as answer:
         async for piece in answer:
             if isinstance(piece, Completion):
-                run.by = card.name
+                run.by, run.choices = card.name, gathered.whole()
                 yield _done(run, piece.usage)
             elif choices := piece.get("choices"):
                 run.text.append(_text_of(choices))
+                gathered.take(choices)
                 yield Delta(choices)
 
 

@@ -109,7 +109,7 @@ def as_line(event: Event) -> str | None:
             if failed or plan.is_direct:
                 return "Answering directly.\n"
             steps = "\n".join(f"{n}. {s.text}" for n, s in enumerate(plan.subtasks, 1))
-            return f"Plan:\n{steps}\n"
+            return f"Plan:\n{steps}\n\n"
         case Allocated(allocation=allocation):
             given = [f"{n} → {c.model}" for n, c in enumerate(allocation.choices, 1) if c]
             return f"Models: {', '.join(given)}\n"

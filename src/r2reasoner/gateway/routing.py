@@ -63,12 +63,12 @@ def way_of(asked: Asked, pool: Pool, settings: Settings, *, bypass: bool = False
     base, _, dial = asked.model.partition(":")
     if base != ROUTER:
         card = _worker(asked.model, pool)
-        _check_capable(asked, [card], f"{card.name} does")
+        _check_capable(asked, [card], f"{card.name} does not say")
         return Direct(_with(settings, asked, None), (card,), "asked for by name")
     settings = _with(settings, asked, _dial(asked.model, dial) if dial else None)
     capable = [card for card in pool.workers if lacks(asked, card) == ()]
     if not capable:
-        _check_capable(asked, pool.workers, f"no model of pool {pool.name!r} does")
+        _check_capable(asked, pool.workers, f"no model of pool {pool.name!r} says")
     if bypass:
         best = tuple(reversed(capable))
         return Direct(settings, best, "routing is bypassed: the strongest model")
@@ -142,7 +142,7 @@ def _check_capable(asked: Asked, cards: Sequence[Card], who: str) -> None:
     if missing:
         raise Refusal(
             400,
-            f"{who} not say that it can do what this request needs: {', '.join(missing)}; the pool"
+            f"{who} that it can do what this request needs: {', '.join(missing)}; the pool"
             " file says so by `capabilities`",
             code="unsupported_parameter",
             param=missing[0],
