@@ -199,8 +199,9 @@ def _alone(pool: Pool, usage: Usage) -> Pico | None:
 
 
 def _text_of(choices: list[dict[str, Any]]) -> str:
-    first = choices[0].get("delta") or {}
-    content = first.get("content")
+    """Return what a chunk adds to the first choice."""
+    first = next((choice for choice in choices if not choice.get("index")), {})
+    content = (first.get("delta") or {}).get("content")
     return content if isinstance(content, str) else ""
 
 

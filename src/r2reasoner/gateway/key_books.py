@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, insert, select, update
@@ -25,6 +26,7 @@ from r2reasoner.types import CallOutcome, Pico
 SETTLED_LATE_S: Final = 30.0
 """A hold whose entry was closed so long ago is one that its own process will not settle."""
 NEVER_SENT_S: Final = 3600.0
+DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,12 @@ def to_key(row: Row[Any]) -> Key:
 
 def today() -> str:
     """Return the day that it is (UTC), as counters have it."""
-    return datetime.now(UTC).strftime("%Y-%m-%d")
+    return _day(int(time.time() // DAY_S))
+
+
+@lru_cache(maxsize=2)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * DAY_S, UTC).strftime("%Y-%m-%d")
 
 
 class Statements:

@@ -3,7 +3,7 @@
 No prompts, no keys: each label has few values, known beforehand.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,11 +22,22 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS: Final = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
+class _OfModel(NamedTuple):
+    """The figures of one model's calls."""
+
+    seconds: Histogram
+    first_text: Histogram
+    input_tokens: Counter
+    output_tokens: Counter
+    dollars: Counter
+
+
 class Metrics:
     """The figures of one gateway, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._models: dict[str, _OfModel] = {}
         self.requests = Counter(
             "r2_requests", "Requests answered.", ("route", "status"), registry=self.registry
         )
@@ -120,14 +131,27 @@ class Metrics:
         """Count the calls of one request."""
         for call in calls:
             self.calls.labels(call.model, call.role.value, call.outcome.value).inc()
-            self.call_seconds.labels(call.model).observe(call.latency_s)
+            of = self._of(call.model)
+            of.seconds.observe(call.latency_s)
             if call.ttft_s is not None:
-                self.call_first_text.labels(call.model).observe(call.ttft_s)
+                of.first_text.observe(call.ttft_s)
             if call.outcome is CallOutcome.FAILED:
                 continue
-            self.tokens.labels(call.model, "input").inc(call.usage.input_tokens)
-            self.tokens.labels(call.model, "output").inc(call.usage.output_tokens)
-            self.dollars.labels(call.model).inc(float(to_dollars(call.cost or 0)))
+            of.input_tokens.inc(call.usage.input_tokens)
+            of.output_tokens.inc(call.usage.output_tokens)
+            of.dollars.inc(float(to_dollars(call.cost or 0)))
+
+    def _of(self, model: str) -> "_OfModel":
+        found = self._models.get(model)
+        if found is None:  # looked up once: finding a label costs more than counting
+            found = self._models[model] = _OfModel(
+                self.call_seconds.labels(model),
+                self.call_first_text.labels(model),
+                self.tokens.labels(model, "input"),
+                self.tokens.labels(model, "output"),
+                self.dollars.labels(model),
+            )
+        return found
 
     def text(self) -> bytes:
         """Return the figures as Prometheus reads them."""
