@@ -44,7 +44,7 @@ def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield str(tmp_path / "l.db")
     else:
-        with request.getfixturevalue("postgres").database() as url:
+        with request.getfixturevalue("postgres").schema() as url:
             yield url
 
 

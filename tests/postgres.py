@@ -86,6 +86,16 @@ class Cluster:
         self._shell = None
 
     @contextmanager
+    def schema(self) -> Iterator[str]:
+        """Make what is as good as a database for most tests, and much quicker; yield its URL."""
+        name = f"s{next(self._numbers)}"
+        self.sql("postgres", f"CREATE SCHEMA {name}")
+        try:
+            yield f"{self.url('postgres')}&options=-csearch_path%3D{name}"
+        finally:
+            self.sql("postgres", f"DROP SCHEMA {name} CASCADE")
+
+    @contextmanager
     def database(self, **more: str) -> Iterator[str]:
         """Make a database and yield its URL."""
         name = f"t{next(self._numbers)}"

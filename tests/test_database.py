@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def server_db(postgres: "Cluster") -> Iterator[str]:
-    with postgres.database() as url:
+    with postgres.schema() as url:
         yield url
 
 
@@ -121,17 +121,20 @@ class TestServersThatAreNotThere:
             port = mute.getsockname()[1]
             self.refused(f"postgresql://me:hunter2@127.0.0.1:{port}/db", "timeout|timed out")
 
-    def test_a_wrong_password(self, postgres: "Cluster", server_db: str) -> None:
-        postgres.sql("postgres", "DROP ROLE IF EXISTS me", "CREATE ROLE me LOGIN PASSWORD 'right'")
-        url = server_db.replace("postgres@", "me:hunter2@")
-        self.refused(url, 'password authentication failed for user "me"')
+    @pytest.fixture
+    def me(self, postgres: "Cluster") -> Iterator[str]:
+        """The URL of a user who may come in with the password hunter2, and no more."""
+        postgres.sql("postgres", "CREATE ROLE me LOGIN PASSWORD 'hunter2'")
+        yield postgres.url("postgres", "me:hunter2")
+        postgres.sql("postgres", "DROP ROLE me")
 
-    def test_a_user_who_may_not_make_tables(self, postgres: "Cluster", server_db: str) -> None:
-        postgres.sql(
-            "postgres", "DROP ROLE IF EXISTS me", "CREATE ROLE me LOGIN PASSWORD 'hunter2'"
+    def test_a_wrong_password(self, me: str) -> None:
+        self.refused(
+            me.replace("hunter2", "hunter22"), 'password authentication failed for user "me"'
         )
-        url = server_db.replace("postgres@", "me:hunter2@")
-        self.refused(url, "permission denied for schema public; the user needs USAGE and CREATE")
+
+    def test_a_user_who_may_not_make_tables(self, me: str) -> None:
+        self.refused(me, "permission denied for schema public; the user needs USAGE and CREATE")
 
 
 class TestTransactions:
@@ -162,7 +165,7 @@ class TestTransactions:
                 thread.join()
             with database.reading() as connection:
                 assert connection.execute(text("SELECT sum(n) FROM t")).scalar() == 4
-        assert len(begun) == 3
+        assert len(begun) >= 3
 
     def test_a_lost_connection_is_opened_again(self, server_db: str) -> None:
         runs: list[int] = []

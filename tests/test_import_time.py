@@ -10,12 +10,14 @@ from r2reasoner.pool.cards import Pool
 
 HEAVY = {
     "aiohttp",
+    "alembic",
     "ctranslate2",
     "genai_prices",
     "jinja2",
     "numpy",
     "opentelemetry",
     "prometheus_client",
+    "psycopg",
     "pydantic",
     "safetensors",
     "sqlalchemy",

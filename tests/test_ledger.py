@@ -655,6 +655,17 @@ asyncio.run(main())
             ("unknown", 255_000_000),
         ]
 
+    async def test_after_a_time_without_the_database_nobody_is_called_dead(self, db: str) -> None:
+        async with Ledger.open(db) as one, Ledger.open(db) as two:
+            await one.begin(entry())
+            await two.begin(entry())
+            sql(db, "UPDATE leases SET expires_at = 1")
+            for ledger in (one, two):
+                ledger._store._renew_at -= 1000
+                await ledger.begin(entry())
+            assert one.recover() == two.recover() == 0
+            assert {found.outcome for found in one.entries()} == {OPEN}
+
     async def test_a_ledger_does_not_reap_itself(self, db: str) -> None:
         async with Ledger.open(db) as ledger:
             await ledger.begin(entry())

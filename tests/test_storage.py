@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from ledger_samples import closing, entry
 from r2reasoner.errors import ConfigError, LedgerError
@@ -75,6 +75,22 @@ def test_calls_go_to_the_driver_without_detours(path: Path) -> None:
     assert "INSERT INTO entries" in str(here._open_entries._sql)
     assert "UPDATE entries SET" in str(here._close_entries._sql)
     here.close()
+
+
+def test_open_calls_of_a_process_are_found_at_once(path: Path) -> None:
+    here = store(path)
+    planned: list[str] = []
+
+    @event.listens_for(here.database.engine, "before_cursor_execute")
+    def plan(connection: Any, cursor: Any, statement: str, values: Any, *_: object) -> None:
+        if statement.startswith("UPDATE entries"):
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+            planned.extend(row[3] for row in cursor.fetchall())
+
+    here.write([here.open_row(entry())], [], [])
+    here.release()
+    here.close()
+    assert planned == ["SEARCH entries USING INDEX ix_entries_open (lease=?)"]
 
 
 def test_a_failed_write_changes_nothing(path: Path) -> None:

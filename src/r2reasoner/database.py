@@ -100,11 +100,6 @@ class Database:
         """The engine of writers."""
         return self._writers
 
-    @property
-    def is_sqlite(self) -> bool:
-        """Whether its writers come one after the other anyway."""
-        return self._is_sqlite
-
     def now(self) -> ColumnElement[float]:
         """Return the time in seconds since 1970, by the one clock of all who use it."""
         if self._is_sqlite:

@@ -41,7 +41,7 @@ from r2reasoner.types import CallOutcome
 LOG: Final = logging.getLogger(__name__)
 DAY_S: Final = 86_400.0
 EVERY_S: Final = 3600.0
-BATCH: Final = 500
+BATCH: Final = 100
 TURN: Final = "retention"
 """The lease of the process whose turn it is."""
 
@@ -154,8 +154,11 @@ def _drop_traces(cut: str, connection: Connection) -> int:
 
 
 def _drop_calls(cut: str, connection: Connection) -> int:
-    columns = ENTRIES.c
-    rows = _take(connection, ENTRIES, list(columns), _settled(cut))
+    c = ENTRIES.c
+    columns = [c.id, c.started_at, c.model, c.role, c.outcome]
+    rows = _take(
+        connection, ENTRIES, [*columns, c.input_tokens, c.output_tokens, c.cost], _settled(cut)
+    )
     sums: dict[tuple[str, ...], Counter[str]] = {}
     for row in rows:
         its = sums.setdefault((_day(row), row.model, row.role, row.outcome), Counter())
@@ -166,7 +169,8 @@ def _drop_calls(cut: str, connection: Connection) -> int:
         its["whole"] += (row.cost or 0) // PART
         its["rest"] += (row.cost or 0) % PART
     by = "day", "model", "role", "outcome"
-    found = [dict(zip(by, key, strict=True)) | dict(its) for key, its in sums.items()]
+    # In order, so that of two who remove at once neither waits for what the other waits for.
+    found = [dict(zip(by, key, strict=True)) | dict(its) for key, its in sorted(sums.items())]
     _add_up(connection, DAILY_CALLS, found)
     return len(rows)
 

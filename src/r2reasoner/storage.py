@@ -108,12 +108,15 @@ class Store:
         """
         now = time.monotonic()
         renew = now >= self._renew_at
+        # Whose own lease ran out calls nobody dead: the database may have been away for all.
+        late = self._renew_at > 0 and now >= self._renew_at + self._lease_s
         if not (renew or opened or closed or traces or first):
             return
 
         def do(connection: Connection) -> None:
             if renew:
                 self._renew(connection)
+            if renew and not late:
                 self._reap(connection)
             if first is not None:
                 first(connection)

@@ -68,6 +68,8 @@ class TestNaming:
         with serving(provider) as base_url:
             pool = pool_file(tmp_path, base_url)
             asked = document("ask", "12 + 34 * 5", "--pool", pool, "--db", db)
+        with pytest.raises(ConfigError, match="there is no key"):
+            run("serve", "--host", "0.0.0.0", "--pool", pool, "--db", db)
         made = document("key", "create", "one", "--db", db)
         assert [key["name"] for key in document("key", "list", "--db", db)] == ["one"]
         assert document("key", "revoke", made["id"], "--db", db)["revoked"]
@@ -77,8 +79,6 @@ class TestNaming:
         assert document("trace", "show", listed["id"], "--db", db)["id"] == listed["id"]
         assert document("ledger", "prune", "--older-than", "1d", "--db", db)["calls"] == 0
         assert document("ledger", "migrate", "--db", db)["before"] == schema.HEAD
-        with pytest.raises(ConfigError, match="there is no key"):
-            run("serve", "--host", "0.0.0.0", "--pool", pool, "--db", db)
 
     def test_the_environment_does(self, named: str) -> None:
         fill(named, "2026-01-01")

@@ -83,8 +83,7 @@ async def test_its_end_closes_the_gateway_and_writes_what_is_queued(tmp_path: Pa
     db = tmp_path / "l.db"
     kept = trace()
     with Ledger.open(db) as ledger:
-        keys = Keys.open(db)
-        opened = Gateway.open(pool_at(NOWHERE), settings(), ledger, keys)
+        opened = Gateway.open(pool_at(NOWHERE), settings(), ledger, Keys(ledger))
         app = build(opened)
         async with app.router.lifespan_context(app):
             assert not opened.draining
@@ -92,7 +91,6 @@ async def test_its_end_closes_the_gateway_and_writes_what_is_queued(tmp_path: Pa
         assert opened.draining
         with Ledger.open(db) as other:
             assert json.loads(other.trace_json(kept.id))["id"] == kept.id
-        keys.close_sync()
 
 
 def test_api_and_dashboard_do_not_hide_one_another(tmp_path: Path) -> None:

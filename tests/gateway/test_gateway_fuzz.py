@@ -9,9 +9,9 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from jsonschema import Draft202012Validator
 from schemathesis import Case, GenerationMode, Response
 from schemathesis.checks import CheckFunction
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -60,7 +60,9 @@ def described() -> dict[str, Any]:
 
 
 SCHEMA = schemathesis.openapi.from_dict(described())
-OPERATIONS = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations()}
+OPERATIONS = {
+    found.ok().label: found.ok() for found in SCHEMA.get_all_operations() if isinstance(found, Ok)
+}
 RUNS = [
     *((label, POSITIVE) for label in OPERATIONS),
     *((label, NEGATIVE) for label, operation in OPERATIONS.items() if operation.body),
@@ -90,7 +92,7 @@ def served(mock: MockProvider, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def trace_id(served: Served) -> str:
-    body = {"model": "medium", "messages": [{"role": "user", "content": "a"}]}
+    body: Any = {"model": "medium", "messages": [{"role": "user", "content": "a"}]}
     answer = requests.post(f"{served.base_url}/chat/completions", json=body, timeout=30)
     return answer.headers["x-r2-trace-id"]
 
@@ -107,7 +109,7 @@ def without_points(value: Any) -> Any:
     return value
 
 
-def send(served: Served, case: Case, trace_id: str) -> Response:
+def send(served: Served, case: Case[Any], trace_id: str) -> Response:
     if case.path_parameters.get("trace_id") == TRACE:
         case.path_parameters["trace_id"] = trace_id
     if case.operation.body:
@@ -130,9 +132,10 @@ def errors_of(response: Response) -> list[dict[str, Any]]:
     ]
 
 
-def is_explained(case: Case, error: dict[str, Any], status: int) -> bool:
+def is_explained(case: Case[Any], error: dict[str, Any], status: int) -> bool:
     """Tell whether an error is one that a body may get although it fits."""
-    wish = (case.body.get("r2") or {}) if isinstance(case.body, dict) else {}
+    body: Any = case.body
+    wish = (body.get("r2") or {}) if isinstance(body, dict) else {}
     match error["code"]:
         case "budget_exceeded":
             return status in (200, 402) and wish.get("max_cost") is not None
@@ -161,7 +164,7 @@ def fuzz(
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
-    def check(case: Case) -> None:
+    def check(case: Case[Any]) -> None:
         before = len(mock.books)
         response = send(served, case, trace_id)
         case.validate_response(response, checks=CHECKS)
@@ -204,6 +207,5 @@ def test_every_route_is_described_and_only_those(served: Served) -> None:
     }
 
 
-def test_the_schemas_are_json_schemas() -> None:
-    for schema in openapi.describe()["components"]["schemas"].values():
-        Draft202012Validator.check_schema(schema)
+def test_the_description_is_one() -> None:
+    schemathesis.openapi.from_dict(openapi.describe()).validate()

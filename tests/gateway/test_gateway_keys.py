@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection
 
+from ledger_samples import entry
 from r2reasoner.errors import ConfigError, LedgerError
 from r2reasoner.gateway import key_books
 from r2reasoner.gateway import keys as module
-from r2reasoner.gateway.key_books import KeyBooks
 from r2reasoner.gateway.keys import Hold, Key, Keys, OverBudget, OverRate, Spending
-from r2reasoner.ledger import EntryOpen, Ledger, new_id
-from r2reasoner.types import PICO_PER_DOLLAR, Role, Usage, to_pico
+from r2reasoner.ledger import Ledger, new_id
+from r2reasoner.types import PICO_PER_DOLLAR, to_pico
 
 if TYPE_CHECKING:
     from postgres import Cluster
@@ -249,38 +248,41 @@ class TestWhatADeadProcessLeaves:
         monkeypatch.setattr(key_books, "SETTLED_LATE_S", -1.0)
         key, _ = keys.create("one", per_day=Decimal(1))
         with Ledger.open(db) as ledger:
-            entry = EntryOpen(
-                id=new_id(),
-                query_id="q",
-                role=Role.WORKER,
-                model="m",
-                subtask=None,
-                attempt=1,
-                bound=500,
-                bound_usage=Usage(1, 1),
-                price=None,
-                started_at=time.time(),
-            )
-            await ledger.begin(entry)
-            await hold_on(keys, key, keys.plan_hold(key, entry.id, 500))
+            call = entry(bound=500)
+            await ledger.begin(call)
+            await hold_on(keys, key, keys.plan_hold(key, call.id, 500))
             unsent = keys.plan_hold(key, new_id(), 300)
             await hold_on(keys, key, unsent)
-            self._reap(keys)
-            assert (await keys.spending(key)).day_held == 800  # open: not ended yet
-        self._reap(keys)  # closing the ledger made the entry unknown, at its bound
-        assert await keys.spending(key) == (500, 300, 500, 300)
+            assert (await self._reaped(keys, key)).day_held == 800  # open: not ended yet
+        # Closing the ledger made the entry unknown, at its bound.
+        assert await self._reaped(keys, key) == (500, 300, 500, 300)
         monkeypatch.setattr(key_books, "NEVER_SENT_S", -1.0)
-        self._reap(keys)
-        assert await keys.spending(key) == (500, 0, 500, 0)
+        assert await self._reaped(keys, key) == (500, 0, 500, 0)
+
+    async def test_is_charged_once_by_two_who_find_it(
+        self, db: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(key_books, "SETTLED_LATE_S", -1.0)
+        one, two = Keys.open(db), Keys.open(db)
+        made = [one.create(name)[0] for name in ("a", "b", "c")]
+        for _ in range(5):
+            async with Ledger.open(db) as ledger:
+                dead = Keys(ledger)
+                dead._reap_at = float("inf")
+                for key in made * 4:
+                    call = entry(bound=7)
+                    await ledger.begin(call, dead.placing(key, dead.plan_hold(key, call.id, 7)))
+            one._reap_at = two._reap_at = 0.0
+            await asyncio.gather(one.spending(made[0]), two.spending(made[-1]))
+        for key in made:
+            assert await one.spending(key) == (140, 0, 140, 0)
+        for keys in (one, two):
+            keys.close_sync()
 
     @staticmethod
-    def _reap(keys: Keys) -> None:
-        def reap(connection: Connection) -> None:
-            books = KeyBooks(connection, keys._say, ())
-            books.reap()
-            books.write()
-
-        keys.ledger.database.write(reap)
+    async def _reaped(keys: Keys, key: Key) -> Spending:
+        keys._reap_at = 0.0
+        return await keys.spending(key)
 
 
 async def test_whose_trace_it_is(keys: Keys) -> None:
@@ -298,7 +300,7 @@ def test_a_database_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 async def test_while_the_server_is_away_charges_are_kept(postgres: "Cluster") -> None:
-    with postgres.database() as where:
+    with postgres.schema() as where:
         keys = Keys.open(where)
         free, _ = keys.create("free")
         key, _ = keys.create("limited", per_day=Decimal(1))

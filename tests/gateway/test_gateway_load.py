@@ -41,6 +41,7 @@ from load import (
 )
 from r2reasoner.gateway.server import raise_descriptor_limit
 from r2reasoner.ledger import Ledger
+from r2reasoner.mock import ChatCall
 from r2reasoner.tables import HOLDS, LEASES
 from r2reasoner.types import CallOutcome, to_pico
 
@@ -135,11 +136,14 @@ async def test_sigterm_loses_nothing(tmp_path: Path) -> None:
     """An eighth of the calls takes longer than the gateway is given to end."""
     _, secrets = make_keys(tmp_path, {"per_day": MUCH})
     load = Load(mixed(100_000, secrets, seed=5))
+
+    def slow(call: ChatCall) -> float:
+        return 0.05 if call.number % 8 else 20.0
+
     async with (
-        Provider(latency_s=lambda call: 0.05 if call.number % 8 else 20.0) as provider,
+        Provider(latency_s=slow, token_s=0.02) as provider,
         serving(tmp_path, provider.base_url, "--drain", "1") as child,
     ):
-        provider.token_s = 0.02
         asking = asyncio.create_task(ask_all(child.base_url, load, IN_FLIGHT))
         await until(lambda: len(provider.books) >= 200)
         load.stop()

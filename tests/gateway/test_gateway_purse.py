@@ -68,3 +68,27 @@ async def test_a_call_that_is_not_recorded_holds_nothing(tmp_path: Path) -> None
         with pytest.raises(LedgerError, match="refuses a row"):  # there is such an entry
             await ledger.begin(call, again)
         assert await keys.spending(key) == (0, bound, 0, bound)
+
+
+async def test_without_a_budget_a_call_of_unknown_price_is_made_and_costs_nothing(
+    tmp_path: Path,
+) -> None:
+    async with Ledger.open(tmp_path / "l.db") as ledger:
+        keys = Keys(ledger)
+        key, _ = keys.create("one")
+        meter = KeyMeter(ledger, "query", None, keys, key)
+        call, _ = await opened(meter, UNPRICED)
+        assert settle(meter, call).cost is None
+        await ledger.flush()
+        assert [entry.outcome for entry in ledger.entries()] == [CallOutcome.OK]
+        assert await keys.spending(key) == (0, 0, 0, 0)
+
+
+async def test_what_nobody_knows_is_charged_at_its_bound(tmp_path: Path) -> None:
+    async with Ledger.open(tmp_path / "l.db") as ledger:
+        keys = Keys(ledger)
+        key, _ = keys.create("one", per_day=Decimal(1))
+        meter = KeyMeter(ledger, "query", None, keys, key)
+        call, bound = await opened(meter)
+        meter.settle(call, CallOutcome.UNKNOWN, usage=None, latency_s=0.1)
+        assert await keys.spending(key) == (bound, 0, bound, 0)

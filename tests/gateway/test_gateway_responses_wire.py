@@ -210,6 +210,7 @@ def test_what_says_nothing_is_taken(nothing: dict[str, Any]) -> None:
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_obfuscation": True}}, "stream_options"),
         ({"tools": "f"}, "tools"),
+        ({"tools": False}, "tools"),
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
         ({"tools": [{"type": "mcp", "server_url": "http://example.org"}]}, "tools[0]"),
         ({"tools": [{"type": "custom", "name": "f"}]}, "tools[0]"),

@@ -21,7 +21,7 @@ PLANNER = plan_json("34 * 5", ("12 + #1", [1]))
 
 @pytest.fixture
 def where(postgres: "Cluster") -> Iterator[str]:
-    with postgres.database() as url:
+    with postgres.schema() as url:
         yield url
 
 

@@ -76,6 +76,12 @@ def test_what_is_passed_on_and_what_is_not() -> None:
     assert (asked.stream, asked.include_usage) == (True, True)
 
 
+def test_a_limit_that_is_null_leaves_the_other_to_hold() -> None:
+    asked = read_asked(body(max_completion_tokens=None, max_tokens=5))
+    assert asked.max_tokens == 5
+    assert asked.forward.keys() == {"messages"}
+
+
 @pytest.mark.parametrize(
     ("more", "needs"),
     [
@@ -123,7 +129,15 @@ def test_the_r2_field() -> None:
             },
             "messages[0].content",
         ),
+        ({"messages": [USER | {"tool_calls": 5}]}, "messages[0].tool_calls"),
+        ({"messages": [USER | {"tool_calls": [5]}]}, "messages[0].tool_calls"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 9, "max_completion_tokens": 9}, "max_tokens"),
+        ({"max_completion_tokens": 0, "max_tokens": None}, "max_completion_tokens"),
+        ({"stop": False}, "stop"),
+        ({"tool_choice": 5}, "tool_choice"),
+        ({"function_call": ["f"]}, "function_call"),
+        ({"prompt_cache_key": 5}, "prompt_cache_key"),
         ({"max_tokens": True}, "max_tokens"),
         ({"temperature": 3}, "temperature"),
         ({"n": 0}, "n"),

@@ -38,7 +38,6 @@ def test_a_bare_request_has_defaults() -> None:
 def test_every_field_is_read() -> None:
     ask = read_ask(
         body(
-            max_tokens=9,
             max_completion_tokens=7,
             temperature=0.7,
             top_p=0.5,
@@ -56,6 +55,11 @@ def test_every_field_is_read() -> None:
     assert (ask.max_tokens, ask.stop, ask.rank) == (7, ("a", "b"), 2)
     assert (ask.stream, ask.include_usage) == (True, True)
     assert read_ask(body(stop="end")).stop == ("end",)
+
+
+def test_a_limit_by_both_names_is_refused() -> None:
+    with pytest.raises(Refusal, match="expected one of them"):
+        read_ask(body(max_tokens=9, max_completion_tokens=7))
 
 
 def test_null_is_the_default() -> None:

@@ -219,22 +219,6 @@ class KeyBooks:
         found: str | None = self.connection.execute(chosen).scalar()
         return found
 
-    def reap(self) -> None:
-        """Settle holds that no process will settle any more, by what the ledger says of them."""
-        now = time.time()
-        joined = select(HOLDS, ENTRIES.c.outcome, ENTRIES.c.cost, ENTRIES.c.latency_s).select_from(
-            HOLDS.outerjoin(ENTRIES, HOLDS.c.id == ENTRIES.c.id)
-        )
-        late = self.connection.execute(joined.where(HOLDS.c.held_at < now - SETTLED_LATE_S)).all()
-        ended = {
-            Hold(row.id, row.key_id, row.day, row.amount): cost
-            for row in late
-            if (cost := _cost_of_ended(row, now)) is not None
-        }
-        self._lock(hold.key_id for hold in ended)
-        for hold, cost in ended.items():
-            self.settle(hold, cost)
-
     def write(self) -> None:
         """Write what was changed."""
         counters = [(of, c) for of, c in self._counters.items() if c.is_changed]
@@ -270,6 +254,20 @@ class KeyBooks:
         if not self._say.is_sqlite and (wanted := set(key_ids)):
             chosen = select(KEYS.c.id).where(KEYS.c.id.in_(wanted)).order_by(KEYS.c.id)
             self.connection.execute(chosen.with_for_update())
+
+
+def ended_holds(connection: Connection) -> dict[Hold, Pico]:
+    """Return the holds that no process will settle any more, and what the ledger says they cost."""
+    now = time.time()
+    joined = select(HOLDS, ENTRIES.c.outcome, ENTRIES.c.cost, ENTRIES.c.latency_s).select_from(
+        HOLDS.outerjoin(ENTRIES, HOLDS.c.id == ENTRIES.c.id)
+    )
+    late = connection.execute(joined.where(HOLDS.c.held_at < now - SETTLED_LATE_S))
+    return {
+        Hold(row.id, row.key_id, row.day, row.amount): cost
+        for row in late
+        if (cost := _cost_of_ended(row, now)) is not None
+    }
 
 
 def _cost_of_ended(row: Row[Any], now: float) -> Pico | None:

@@ -33,6 +33,7 @@ from r2reasoner.gateway.key_books import (
     Spending,
     Statements,
     Wish,
+    ended_holds,
     to_key,
     today,
 )
@@ -45,7 +46,6 @@ __all__ = ["Hold", "Key", "Keys", "OverBudget", "OverRate", "Spending", "in_days
 PREFIX: Final = "r2-"
 SECRET_BYTES: Final = 32
 MOST_NAME: Final = 100
-BATCH: Final = 256
 FRESH_S: Final = 2.0
 """How long a key is taken as it was read: so late does a revocation reach other processes."""
 REAP_EVERY_S: Final = 10.0
@@ -244,12 +244,16 @@ class Keys:
 
     def ride(self, connection: Connection, wishes: Sequence[Wish]) -> list[Any]:
         """Do what is wished, and settle now and then what nobody else will."""
-        books = KeyBooks(connection, self._say, (wish.key_id for wish in wishes if wish.key_id))
+        now = time.monotonic()
+        ended = ended_holds(connection) if now >= self._reap_at else {}
+        wished = [wish.key_id for wish in wishes if wish.key_id]
+        books = KeyBooks(connection, self._say, [*wished, *(hold.key_id for hold in ended)])
+        for hold, cost in ended.items():
+            books.settle(hold, cost)
         results = [wish.do(books) for wish in wishes]
-        if time.monotonic() >= self._reap_at:
-            books.reap()
-            self._reap_at = time.monotonic() + REAP_EVERY_S
         books.write()
+        if now >= self._reap_at:
+            self._reap_at = now + REAP_EVERY_S
         return results
 
     async def flush(self) -> None:

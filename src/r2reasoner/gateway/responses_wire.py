@@ -222,7 +222,7 @@ def _output(item: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _tools(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields about tools; without tools, what is said of their use says nothing."""
-    tools = data.get("tools") or []
+    tools = [] if data.get("tools") is None else data["tools"]
     if not isinstance(tools, list):
         raise wrong("tools", "a list", tools)
     functions = [_function(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
