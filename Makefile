@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-slow lint benchmarks clean
+.PHONY: help demo test test-slow lint benchmarks soak clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -25,6 +25,9 @@ lint: $(VENV)/.dev  ## ruff and mypy
 benchmarks: $(VENV)/.dev  ## speed measurements, written to benchmarks/results
 	$(BIN)/python benchmarks/client_cpu.py
 	$(BIN)/python benchmarks/critical_path.py
+
+soak: $(VENV)/.dev  ## an hour of mixed load on the gateway
+	$(BIN)/python benchmarks/gateway_soak.py --minutes 60
 
 $(VENV)/.runtime: pyproject.toml
 	scripts/setup runtime $(PYTHON) $(VENV)
