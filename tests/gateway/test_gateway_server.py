@@ -108,7 +108,8 @@ async def test_a_client_that_never_reads_is_let_go(tmp_path: Path) -> None:
                 deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 deaf.sendall(
                     b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
-                    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+                    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+                    % len(body)
                     + body.encode()
                 )
                 async with asyncio.timeout(60):
