@@ -37,7 +37,7 @@ class Meter:
         if cap is not None and cap < 0:
             raise ConfigError(f"a budget is 0 dollars or more, not {to_dollars(cap)}")
         self._ledger = ledger
-        self._query_id = query_id
+        self.query_id = query_id
         self._open: dict[str, OpenCall] = {}
         self.cap = cap
         self.spent: Pico = 0
@@ -74,7 +74,7 @@ class Meter:
         """
         call = OpenCall(
             id=new_id(),
-            query_id=self._query_id,
+            query_id=self.query_id,
             role=role,
             model=card.name,
             subtask=subtask,

@@ -57,6 +57,8 @@ PATIENCE: Final = {
     "tcp_user_timeout": 30_000,
 }
 """A server that is gone without a word is given up after a minute, not after hours."""
+WAL_PAGES: Final = 8000
+"""SQLite's log grows to 32 MiB before its pages are moved, which keeps a writer for milliseconds."""
 MAKING: Final = 0x7232_6C65_6467_6572
 """The advisory lock under which tables are made."""
 
@@ -298,6 +300,7 @@ def _prepare_sqlite(engine: Engine, busy_timeout_s: float, begin: str) -> None:
         cursor.execute(f"PRAGMA busy_timeout = {round(busy_timeout_s * 1000)}")
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         cursor.execute("PRAGMA secure_delete = ON")  # what is removed does not stay in the file
         cursor.close()
 

@@ -6,7 +6,7 @@ Nothing is dispatched before who asks, what is asked, and what may be spent have
 import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from r2reasoner.budget import Meter
 from r2reasoner.chat import Refusal, to_json
-from r2reasoner.errors import R2Error
+from r2reasoner.errors import LedgerError, R2Error
 from r2reasoner.gateway import direct, routed
 from r2reasoner.gateway.answers import Writer, dollars
 from r2reasoner.gateway.auth import Caller, authenticate
@@ -26,6 +26,7 @@ from r2reasoner.gateway.gateway import Gateway
 from r2reasoner.gateway.keys import OverRate
 from r2reasoner.gateway.noted import Notes, Work
 from r2reasoner.gateway.parts import Done, Part
+from r2reasoner.gateway.purse import KeyMeter
 from r2reasoner.gateway.routing import ROUTER, Direct, Routed, Way, way_of
 from r2reasoner.gateway.staying import steer
 from r2reasoner.gateway.stream import EventStream, unless_gone
@@ -161,8 +162,6 @@ async def _parts(turn: _Turn) -> AsyncGenerator[Part, None]:
     meter = gateway.meter(turn.trace_id, turn.way.settings, key)
     running = gateway.live.start(turn.trace_id, None if key is None else key.id)
     work = turn.notes.work = Work(turn.asked, turn.way, meter, running)
-    if key is not None:
-        gateway.keys.record(key, turn.trace_id)
     how = (gateway, turn.asked)
     if isinstance(turn.way, Routed):
         parts = routed.answer(*how, turn.way, turn.trace_id, meter, running)
@@ -182,6 +181,11 @@ async def _parts(turn: _Turn) -> AsyncGenerator[Part, None]:
         gateway.live.end(turn.trace_id)
         work.count(gateway.metrics)
         _book(turn, meter)
+        if isinstance(meter, KeyMeter) and key is not None and not meter.is_known:
+            with suppress(
+                LedgerError
+            ):  # nothing was asked, so that all there is to see is an error
+                gateway.keys.record(key, turn.trace_id)
 
 
 def _book(turn: _Turn, meter: Meter) -> None:

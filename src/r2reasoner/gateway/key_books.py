@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, insert, select, update
 
 from r2reasoner.budget import MOST_PICO
-from r2reasoner.database import Statement
+from r2reasoner.database import Statement, insertion
 from r2reasoner.errors import DataError
 from r2reasoner.tables import COUNTERS, ENTRIES, HOLDS, KEYS, REQUESTS, clean
 from r2reasoner.types import CallOutcome, Pico
@@ -135,7 +135,8 @@ class Statements:
         self.remove = Statement(
             delete(HOLDS).where(HOLDS.c.id == bindparam("hold")), ("hold",), engine
         )
-        self.record = Statement(insert(REQUESTS), REQUESTS.columns.keys(), engine)
+        new = insertion(engine.dialect.name, REQUESTS).on_conflict_do_nothing()
+        self.record = Statement(new, REQUESTS.columns.keys(), engine)
 
 
 @dataclass(slots=True)
@@ -167,8 +168,13 @@ class KeyBooks:
         self._recorded: dict[str, tuple[Any, ...]] = {}
         self._lock(keys)
 
-    def place(self, key: Key, hold: Hold) -> Pico | None:
-        """Hold money; return what is left where it does not fit, and hold nothing."""
+    def place(self, key: Key, hold: Hold, trace_id: str | None = None) -> Pico | None:
+        """Hold money; return what is left where it does not fit, and hold nothing.
+
+        With a trace, note that it is the key's.
+        """
+        if trace_id is not None:
+            self.record(trace_id, key.id, time.time())
         if hold.id in self._placed:
             raise DataError(f"the hold {hold.id} was placed before")
         counters = self._of(hold)
@@ -208,7 +214,7 @@ class KeyBooks:
         return Spending(*(sum_ for c in counters for sum_ in (c.spent, c.held)))
 
     def record(self, trace_id: str, key_id: str, at: float) -> None:
-        """Note that a trace is a key's."""
+        """Note that a trace is a key's; again: nothing happens."""
         self._recorded[trace_id] = (trace_id, key_id, at)
 
     def owner(self, trace_id: str) -> str | None:

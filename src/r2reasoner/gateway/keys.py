@@ -214,9 +214,12 @@ class Keys:
         return Hold(call_id, key.id, today(), amount)
 
     @staticmethod
-    def placing(key: Key, hold: Hold) -> Wish:
-        """Return the wish to hold money for one call; what comes of it: None, or what is left."""
-        return Wish(partial(KeyBooks.place, key=key, hold=hold), key.id)
+    def placing(key: Key, hold: Hold, trace_id: str | None = None) -> Wish:
+        """Return the wish to hold money for one call; what comes of it: None, or what is left.
+
+        With a trace it is also recorded, in either case, whose that is.
+        """
+        return Wish(partial(KeyBooks.place, key=key, hold=hold, trace_id=trace_id), key.id)
 
     @staticmethod
     def settling(hold: Hold, cost: Pico) -> Wish:

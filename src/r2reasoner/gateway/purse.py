@@ -18,7 +18,8 @@ UNPRICED: Final = "its price is unknown, so it cannot be held to the budget of a
 class KeyMeter(Meter):
     """A meter whose calls are also a key's spending. The keys ride along with its ledger.
 
-    `over_budget` is the last call's that the key's budget had no room for.
+    `over_budget` is the last call's that the key's budget had no room for. `is_known` says that the
+    database knows whose query it is, which the first call that may cost something tells it.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class KeyMeter(Meter):
         self._keys = keys
         self._key = key
         self._holds: dict[str, Hold] = {}
+        self.is_known = False
         self.over_budget: OverBudget | None = None
 
     async def _record(self, call: OpenCall) -> None:
@@ -37,7 +39,9 @@ class KeyMeter(Meter):
             await super()._record(call)
             return
         hold = self._holds[call.id] = self._keys.plan_hold(self._key, call.id, call.bound)
-        left = await self._ledger.begin(call, self._keys.placing(self._key, hold))
+        wish = self._keys.placing(self._key, hold, None if self.is_known else self.query_id)
+        left = await self._ledger.begin(call, wish)
+        self.is_known = True
         if left is not None:
             self.over_budget = OverBudget(self._key, hold.amount, left)
             raise self.over_budget
