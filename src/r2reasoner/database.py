@@ -58,7 +58,7 @@ PATIENCE: Final = {
 }
 """A server that is gone without a word is given up after a minute, not after hours."""
 WAL_PAGES: Final = 8000
-"""SQLite's log grows to 32 MiB before its pages are moved, which stops a writer for milliseconds."""
+"""SQLite's log grows to 32 MiB before its pages are moved, which stops a writer for a while."""
 MAKING: Final = 0x7232_6C65_6467_6572
 """The advisory lock under which tables are made."""
 
