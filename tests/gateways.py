@@ -105,6 +105,7 @@ def gateway(
     client: RelayingClient | None = None,
     proxies: Sequence[str] = (),
     spans: "Spans | None" = None,
+    others: Sequence[Pool] = (),
 ) -> Iterator[Served]:
     """Serve a pool; its ledger and keys are in `db`. Retries of HTTP calls come at once."""
     http = any(card.endpoint.kind == "openai" for card in pool.workers)
@@ -119,6 +120,7 @@ def gateway(
             admin_key=Secret(ADMIN) if admin else None,
             options=options,
             spans=spans,
+            others=[(other, settings()) for other in others],
         )
         listening = threading.Event()
         server = Server(

@@ -108,7 +108,9 @@ class TestSavings:
     def test_the_sum_of_the_bills(self, ledger: Ledger) -> None:
         traces = [rich(at=noon(3)), rich(at=noon(1))]
         put(ledger, *traces, hostile(noon(1)))
-        saved, by_day = Savings(Books(ledger), pool()).since(today() - timedelta(days=5))
+        saved, by_day = Savings(Books(ledger), lambda name: pool()).since(
+            today() - timedelta(days=5)
+        )
         bills = [bill(trace, pool()) for trace in traces]
         alone = [b.strongest_alone for b in bills if b.strongest_alone is not None]
         assert (saved.queries, saved.estimated, saved.left) == (3, 2, 0)
@@ -122,7 +124,7 @@ class TestSavings:
 
     def test_only_since_the_day(self, ledger: Ledger) -> None:
         put(ledger, rich(at=noon(3)))
-        saved, _ = Savings(Books(ledger), pool()).since(today())
+        saved, _ = Savings(Books(ledger), lambda name: pool()).since(today())
         assert (saved.queries, saved.share) == (0, None)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from r2reasoner.cli.ask import DbOption
-from r2reasoner.cli.pool import JsonOption, PoolOption
+from r2reasoner.cli.pool import JsonOption
 from r2reasoner.errors import ConfigError
 
 INSTALL: Final = "the gateway needs more packages: pip install 'r2reasoner[gateway]'"
@@ -24,7 +24,15 @@ class LogLevel(StrEnum):
 
 
 def serve(
-    pool: PoolOption = None,
+    pool: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pool",
+            "-p",
+            help="A shipped pool (nano, paper) or a pool file; else $R2REASONER_POOL, else nano."
+            " Given again: a further pool, for requests that name it in r2.pool.",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
@@ -99,8 +107,9 @@ def serve(
 
     proxies = () if forwarded_allow_ips is None else addresses(forwarded_allow_ips)
     this_machine_alone = is_loopback(host) and not proxies
-    loaded = load_pool(pool)
-    settings = load_settings(find_pool(pool))
+    loaded, *others = [
+        (load_pool(each), load_settings(find_pool(each))) for each in pool or (None,)
+    ]
     admin = None
     if os.environ.get(ADMIN_ENV, "").strip():
         admin = Secret.from_environment(ADMIN_ENV, needed_by="the dashboard")
@@ -122,13 +131,13 @@ def serve(
                 " NAME"
             )
         gateway = Gateway.open(
-            loaded,
-            settings,
+            *loaded,
             ledger,
             keys,
             admin_key=admin,
             options=options,
-            spans=open_spans(loaded),
+            spans=open_spans(loaded[0]),
+            others=others,
         )
         with keep(ledger.database, days=keep_days):
             listen(

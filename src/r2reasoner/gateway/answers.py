@@ -74,6 +74,7 @@ def r2_block(done: Done, pool: Pool) -> dict[str, Any]:
         "trace_id": trace.id,
         "status": trace.answer.status.value,
         "note": trace.answer.note,
+        "pool": trace.pool,
         "trade_off": trace.trade_off,
         "plan": _plan(trace.plan, trace),
         "allocator": trace.allocation.allocator,

@@ -111,7 +111,8 @@ async def model(gateway: Gateway, request: Request) -> Response:
 def _listed(gateway: Gateway, card: Card | None) -> dict[str, Any]:
     head = {"object": "model", "created": 0, "owned_by": "r2reasoner"}
     if card is None:
-        return {"id": ROUTER, **head, "trade_off": gateway.settings.trade_off}
+        pools = [gateway.pool.name, *gateway.others]
+        return {"id": ROUTER, **head, "trade_off": gateway.settings.trade_off, "pools": pools}
     price = card.price
     return {
         "id": card.name,

@@ -39,6 +39,7 @@ class Cache:
             asked.model,
             asked.max_tokens,
             asked.wish.direct,
+            asked.wish.pool,
             asked.forward,
             asdict(settings),
         ]

@@ -63,6 +63,7 @@ async def answer(gateway: Gateway, request: Request, read: Callable[[bytes], Dia
     dialect = read(await read_body(request))
     asked = dialect.asked
     caller.check_model(asked.model)
+    gateway = gateway.over(asked.wish.pool)
     turn = _Turn(
         gateway,
         caller,

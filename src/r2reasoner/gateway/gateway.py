@@ -7,13 +7,16 @@ once and kept. Leaves out HTTP (`app.py`) and what a request means (`wire.py`, `
 import asyncio
 import hmac
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Self
 
 from r2reasoner.budget import Meter
+from r2reasoner.chat import Refusal
 from r2reasoner.client import PoolClient, RelayingClient
 from r2reasoner.client.secret import Secret
 from r2reasoner.config import Settings
+from r2reasoner.errors import ConfigError
 from r2reasoner.gateway.breaker import Breaker
 from r2reasoner.gateway.cache import Cache
 from r2reasoner.gateway.conversation import Memory, has_cheap_cache
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 ADMIN_ENV: Final = "R2REASONER_ADMIN_KEY"
 MOST_DIALS: Final = 64
 DIAL_DIGITS: Final = 2
+SHOWN: Final = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,11 @@ class Options:
 
 @dataclass(slots=True)
 class Gateway:
-    """The state of one gateway process. Use `open`, and `aclose` it in the loop that served."""
+    """The state of one gateway process. Use `open`, and `aclose` it in the loop that served.
+
+    `others` are the further pools that a request may name, each as a gateway over it that shares
+    all but its models' circuits and conversations.
+    """
 
     pool: Pool
     settings: Settings
@@ -75,6 +83,7 @@ class Gateway:
     conversations: Memory
     trial: Trial
     spans: "Spans | None" = None
+    others: "Mapping[str, Gateway]" = field(default_factory=dict)
     draining: bool = False
     _routers: OrderedDict[float, Router] = field(default_factory=OrderedDict)
 
@@ -90,26 +99,64 @@ class Gateway:
         admin_key: Secret | None = None,
         options: Options | None = None,
         spans: "Spans | None" = None,
+        others: Sequence[tuple[Pool, Settings]] = (),
     ) -> Self:
-        """Return a gateway over a pool; ledger and keys stay the caller's to close."""
+        """Return a gateway over a pool; ledger and keys stay the caller's to close.
+
+        `others` are further pools with their settings. Raises ConfigError for two of one name.
+        """
         options = options or Options()
         metrics = Metrics()
         metrics.ledger_waiting.set_function(lambda: ledger.waiting)
-        return cls(
+        inner = client or PoolClient()
+        served = cls(
             pool=pool,
             settings=settings,
             ledger=ledger,
             keys=keys,
-            client=Breaker(client or PoolClient(), metrics),
+            client=Breaker(inner, metrics),
             admin_key=admin_key,
             options=options,
             metrics=metrics,
             live=Live(),
             cache=Cache(options.cache_entries, options.cache_ttl_s),
-            conversations=Memory(options.stay_s if any(map(has_cheap_cache, pool.workers)) else 0),
+            conversations=_memory(pool, options),
             trial=Trial(options.shadow, options.canary),
             spans=spans,
         )
+        names = [pool.name, *(other.name for other, _ in others)]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"pools are told apart by name, but these are: {', '.join(names)}")
+        served.others = {
+            other.name: replace(
+                served,
+                pool=other,
+                settings=its_settings,
+                client=Breaker(inner, metrics),
+                conversations=_memory(other, options),
+                _routers=OrderedDict(),
+            )
+            for other, its_settings in others
+        }
+        return served
+
+    def over(self, pool: str | None) -> "Gateway":
+        """Return the gateway over the pool that a request names. Raises Refusal (404)."""
+        if pool is None or pool == self.pool.name:
+            return self
+        if pool not in self.others:
+            known = ", ".join((self.pool.name, *self.others))
+            raise Refusal(
+                404,
+                f"no pool {pool[:SHOWN]!r} here; there are: {known}",
+                code="pool_not_found",
+                param="r2.pool",
+            )
+        return self.others[pool]
+
+    def pool_called(self, name: str) -> Pool:
+        """Return the pool of this name; where there is none any more, the default one."""
+        return self.others[name].pool if name in self.others else self.pool
 
     def router(self, settings: Settings) -> Router:
         """Return a router for one request's settings. Raises ConfigError."""
@@ -148,3 +195,7 @@ class Gateway:
         await self.ledger.flush()
         if self.spans is not None:
             await asyncio.to_thread(self.spans.close)
+
+
+def _memory(pool: Pool, options: Options) -> Memory:
+    return Memory(options.stay_s if any(map(has_cheap_cache, pool.workers)) else 0)

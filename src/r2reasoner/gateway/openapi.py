@@ -364,6 +364,7 @@ def _wish() -> Schema:
             "deadline_s": _maybe("number", exclusiveMinimum=0, maximum=wire.MAX_SECONDS),
             "direct": _maybe("boolean"),
             "cache": _maybe("boolean"),
+            "pool": _maybe("string", minLength=1),
         },
         "additionalProperties": False,
     }
@@ -384,6 +385,7 @@ def _how() -> Schema:
         {
             "trace_id": {"type": "string"},
             "status": {"enum": [status.value for status in AnswerStatus]},
+            "pool": {"type": "string"},
             "trade_off": {"type": "number"},
             "plan": {"type": "object"},
             "calls": {"type": "array", "items": call},

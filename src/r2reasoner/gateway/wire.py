@@ -81,7 +81,7 @@ MAX_TEMPERATURE: Final = 2
 _COUNTED: Final = frozenset({"max_tokens", "max_completion_tokens", "temperature", "stop"})
 _OWN: Final = frozenset({"model", "messages", "stream", "r2"})
 KNOWN: Final = _OWN | _COUNTED | SAMPLING | DROPPED | frozenset(NEEDS)
-_WISHES: Final = frozenset({"trade_off", "max_cost", "deadline_s", "direct", "cache"})
+_WISHES: Final = frozenset({"trade_off", "max_cost", "deadline_s", "direct", "cache", "pool"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,7 @@ class Wish:
     deadline_s: float | None = None
     direct: bool = False
     cache: bool = False
+    pool: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,6 +322,7 @@ def _wish(value: Any) -> Wish:
     if seconds == 0:
         raise wrong("r2.deadline_s", "seconds above 0", seconds)
     return Wish(
+        pool=None if wishes.get("pool") is None else read_text(wishes["pool"], "r2.pool"),
         trade_off=read_number(wishes.get("trade_off"), "r2.trade_off", 0, 1),
         max_cost=None if cost is None else Decimal(str(wishes["max_cost"]).strip()),
         deadline_s=seconds,

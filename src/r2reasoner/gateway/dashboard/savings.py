@@ -6,7 +6,7 @@ more than moments on it: what it did not come to, the next one does.
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import Final, NamedTuple
@@ -49,11 +49,14 @@ class Saved:
 
 
 class Savings:
-    """Estimates for the traces of one ledger, over one pool; may be asked from several threads."""
+    """Estimates for the traces of one ledger; may be asked from several threads.
 
-    def __init__(self, books: Books, pool: Pool) -> None:
+    `pool_called` returns the pool that a trace names.
+    """
+
+    def __init__(self, books: Books, pool_called: Callable[[str], Pool]) -> None:
         self._books = books
-        self._pool = pool
+        self._pool_called = pool_called
         self._known: dict[str, Estimate | None] = {}
         self._turn = threading.Lock()
 
@@ -83,7 +86,7 @@ class Savings:
             trace = self._books.ledger.trace(identifier)
         except DataError:
             return None  # gone meanwhile, or written by another version
-        billed = bill(trace, self._pool)
+        billed = bill(trace, self._pool_called(trace.pool))
         if billed.total is None or billed.strongest_alone is None:
             return None
         return Estimate(day_of(trace.started_at), billed.total, billed.strongest_alone)

@@ -71,7 +71,7 @@ def page(desk: Desk, request: Request) -> Response:
         trace = desk.gateway.ledger.trace(request.path_params["identifier"])
     except DataError as error:
         return desk.trouble(request, 404, f"{error}. A query that is still running has none yet.")
-    pool = desk.gateway.pool
+    pool = desk.gateway.pool_called(trace.pool)
     views = subtasks_of(trace, pool)
     rows = rows_of(trace)
     return desk.page(

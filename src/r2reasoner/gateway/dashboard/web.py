@@ -69,7 +69,7 @@ class Desk:
         return cls(
             gateway,
             books,
-            Savings(books, gateway.pool),
+            Savings(books, gateway.pool_called),
             Scores.beside(gateway.ledger.where),
             Sessions(),
         )
