@@ -141,6 +141,8 @@ def is_explained(case: Case[Any], error: dict[str, Any], status: int) -> bool:
             return status in (200, 402) and wish.get("max_cost") is not None
         case "deadline_exceeded":
             return status in (200, 504) and wish.get("deadline_s") is not None
+        case "pool_not_found":
+            return status == 404 and wish.get("pool") is not None
         case "bad_request":
             return status in (200, 400) and "the query is empty" in error["message"]
         case "model_not_found" | "trace_not_found" | None if status == 404:
