@@ -40,7 +40,7 @@ UNTOLD = frozenset({"input", "reasoning", "text", "tool_choice", "tools"})
 
 
 def described() -> dict[str, Any]:
-    """Return the description, with the models and the trace that there are.
+    """Return the description, with the models, the pool and the trace that there are.
 
     Messages have no fields of others, which takes two thirds off the time to make requests.
     """
@@ -48,6 +48,7 @@ def described() -> dict[str, Any]:
     schemas, paths = described["components"]["schemas"], described["paths"]
     for name in ("ChatRequest", "ResponseRequest"):
         schemas[name]["properties"]["model"] = {"enum": list(MODELS)}
+        schemas[name]["properties"]["r2"]["properties"]["pool"] = {"enum": ["mock", None]}
     schemas["Message"]["additionalProperties"] = False
     for path, known in {
         "/v1/models/{name}": MODELS[:3],
@@ -141,8 +142,6 @@ def is_explained(case: Case[Any], error: dict[str, Any], status: int) -> bool:
             return status in (200, 402) and wish.get("max_cost") is not None
         case "deadline_exceeded":
             return status in (200, 504) and wish.get("deadline_s") is not None
-        case "pool_not_found":
-            return status == 404 and wish.get("pool") is not None
         case "bad_request":
             return status in (200, 400) and "the query is empty" in error["message"]
         case "model_not_found" | "trace_not_found" | None if status == 404:
