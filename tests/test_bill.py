@@ -85,6 +85,15 @@ def test_what_the_strongest_alone_would_have_cost_is_counted_by_bytes_over_http(
     assert made.saved == pytest.approx(1 - 30 / 500)
 
 
+def test_the_strongest_alone_cost_what_it_cost_where_it_did_answer_alone() -> None:
+    one = replace(call(Role.WORKER, Usage(9, 9), 77), model="large")
+    direct = replace(trace(one), plan=plan_of("walk left"))
+    assert direct.plan.is_direct
+    made = bill(direct, pool_at("http://mock/v1"))
+    assert (made.strongest_alone, made.saved) == (77, 0)
+    assert bill(replace(direct, calls=(one, *CALLS)), pool_at("http://mock/v1")).saved != 0
+
+
 def test_a_router_that_cost_more_says_so() -> None:
     dear = bill(trace(call(Role.WORKER, Usage(1, 1), 10**12)), pool_at("http://mock/v1"))
     assert dear.saved is not None

@@ -1,6 +1,7 @@
 """Which database a ledger is in, and that nothing is lost or told when one fails."""
 
 import asyncio
+import os
 import socket
 import sys
 import threading
@@ -286,6 +287,21 @@ async def test_two_who_find_a_dead_process_end_each_of_its_calls_once(server_db:
             assert sum(await asyncio.gather(*recovering)) == 20
             dead.close_sync()
         assert {found.outcome for found in one.entries()} == {CallOutcome.UNKNOWN}
+
+
+def test_a_forked_child_does_not_end_its_parents_connections(server_db: str) -> None:
+    with opened(server_db) as database:
+
+        def backend() -> Any:
+            return database.write(lambda c: c.execute(text("SELECT pg_backend_pid()")).scalar())
+
+        before = backend()
+        child = os.fork()
+        if not child:
+            database.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert backend() == before
 
 
 @pytest.mark.parametrize("paramstyle", ["qmark", "named"])

@@ -520,6 +520,36 @@ else:
         assert said.endswith("\n0\n")
         assert sql(path, "SELECT outcome FROM entries") == [("unknown",)]
 
+    def test_a_child_forked_in_the_middle_of_a_write_may_write(self, path: Path) -> None:
+        said = output(
+            """
+import signal, threading
+
+ledger = Ledger.open(sys.argv[1])
+writing, forked = threading.Event(), threading.Event()
+
+def write(connection):
+    writing.set()
+    forked.wait()
+
+thread = threading.Thread(target=ledger.database.write, args=[write])
+thread.start()
+writing.wait()
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    with Ledger.open(sys.argv[1]) as own:
+        asyncio.run(own.begin(entry()))
+    os._exit(0)
+forked.set()
+thread.join()
+print(os.waitpid(child, 0)[1])
+""",
+            path,
+        )
+        assert said == "0\n"
+        assert sql(path, "SELECT outcome FROM entries") == [("unknown",)]
+
 
 WORK_UNTIL_KILLED = """
 async def call(ledger, number):

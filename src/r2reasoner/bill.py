@@ -64,7 +64,9 @@ def bill(trace: Trace, pool: Pool) -> Bill:
     strongest = pool.strongest
     alone = None
     if strongest.price is not None and trace.answer.status is AnswerStatus.COMPLETE:
-        alone = strongest.price.cost(_one_call(strongest, trace))
+        alone = _its_one_call(trace, strongest)
+        if alone is None:
+            alone = strongest.price.cost(_one_call(strongest, trace))
     saved = cache_saved(trace.calls, pool)
     return Bill(tuple(lines), trace.cost(), strongest.name, alone, saved)
 
@@ -84,6 +86,13 @@ def cache_saved(calls: Iterable[Call], pool: Pool) -> Pico | None:
             return None
         saved += price.cost(replace(call.usage, cached_tokens=0)) - price.cost(call.usage)
     return saved
+
+
+def _its_one_call(trace: Trace, card: Card) -> Pico | None:
+    """Return what a model cost where it answered alone, None where it did not."""
+    if not trace.plan.is_direct or {call.model for call in trace.calls} != {card.name}:
+        return None
+    return trace.cost()
 
 
 def _one_call(card: Card, trace: Trace) -> Usage:

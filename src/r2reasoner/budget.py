@@ -205,10 +205,13 @@ class Meter:
             )
         cost = _worst(card.price, bound)
         if left is not None and cost > left:
-            raise BudgetExceeded(
+            error = BudgetExceeded(
                 f"{card.name}: a call may cost up to ${to_dollars(cost):f}, but only "
                 f"${to_dollars(left):f} is left of ${to_dollars(self.cap or 0):f}; raise the budget"
+                " or lower the most tokens"
             )
+            error.left = left
+            raise error
         if cost > MOST_PICO:
             raise LedgerError(
                 f"{card.name}: a call may cost up to ${to_dollars(cost):f}, more than the ledger "

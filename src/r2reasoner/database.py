@@ -6,6 +6,7 @@ row's fault, what may be tried again, and the few statements that have no common
 Left out: which tables there are (`tables.py`), and making or changing them (`schema.py`).
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -86,6 +87,7 @@ class Database:
         url = database_url(where)
         self.where = _shown(url)
         self._is_sqlite = url.get_backend_name() == "sqlite"
+        self._pid = os.getpid()
         self._writers = _engine(url, busy_timeout_s, begin="BEGIN IMMEDIATE")
         self._readers = self._writers
         self._writing: AbstractContextManager[Any] = nullcontext()
@@ -140,10 +142,11 @@ class Database:
             connection.execute(func.pg_advisory_xact_lock(MAKING).select())
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; a forked child only lets go of its parent's."""
+        is_mine = os.getpid() == self._pid
         with self._reading:
-            self._readers.dispose()
-            self._writers.dispose()
+            self._readers.dispose(close=is_mine)
+            self._writers.dispose(close=is_mine)
 
     @contextmanager
     def _trouble(self, doing: str) -> Iterator[None]:
@@ -255,6 +258,10 @@ def _turn_at(database: str) -> threading.Lock:
     They would wait for each other anyway, but SQLite waits by sleeping ever longer.
     """
     return threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # a thread that held one is not in the child to let it go
+    os.register_at_fork(after_in_child=_turn_at.cache_clear)
 
 
 def _in_memory(url: URL) -> bool:

@@ -53,7 +53,12 @@ class PlanError(R2Error):
 
 
 class BudgetExceeded(R2Error):
-    """A call's bound does not fit what is left of the cap; it was not dispatched."""
+    """A call's bound does not fit what is left of the cap; it was not dispatched.
+
+    `left` is that, in pico-dollars, None where there is no telling.
+    """
+
+    left: int | None = None
 
 
 class DeadlineExceeded(R2Error):

@@ -163,7 +163,8 @@ class Ledger:
 
     def __init__(self, store: "Store") -> None:
         self._store = store
-        # Nothing here refers to the ledger, whose disappearance is what stops the thread.
+        # Nothing here refers to the ledger, whose disappearance is what stops the thread; a rider
+        # may, and then only closing it or the exit does.
         self._riders: list[Rider] = []  # none or one
         self._writer: Batches[_Operation] = Batches(
             partial(_write, store, self._riders),

@@ -32,7 +32,7 @@ def test_made_listed_and_revoked(db: list[str]) -> None:
     text = run("list", *db, "--json")
     one, two = json.loads(text)
     assert made["secret"] not in text
-    assert (one["name"], one["state"], one["models"]) == ("one", "in use", ["a"])
+    assert (one["name"], one["state"], one["models"]) == ("one", "active", ["a"])
     assert (one["dollars_per_day"], one["requests_per_minute"]) == ("2.5", 9)
     assert (two["state"], two["dollars_per_month"]) == ("revoked", "40")
     assert two["expires_at"] > two["created_at"]

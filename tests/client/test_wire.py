@@ -170,6 +170,13 @@ class TestAnswers:
         assert detail in reply.detail
         assert reply.text == ""
 
+    def test_each_choice_that_is_passed_on_says_something(self) -> None:
+        choices = [{"message": {"content": "a"}, "finish_reason": "stop"}, {"message": "b"}]
+        body = json.dumps({"choices": choices, "usage": USAGE}).encode()
+        assert read_answer(body).fault is None
+        reply = read_answer(body, relayed=True)
+        assert (reply.fault, reply.usage) == (CallFault.MALFORMED, Usage(7, 3))
+
     def test_what_was_billed_is_known_though_there_is_no_text(self) -> None:
         assert read_answer(body_of(content="")).usage == Usage(7, 3)
 
@@ -390,6 +397,13 @@ class TestStreams:
         reply = reader.reply()
         assert reply.fault is fault
         assert detail in reply.detail
+
+    @pytest.mark.parametrize("choices", [[5], ["a"], "abc", [{"delta": "a"}], [{}, 5]])
+    def test_what_is_no_chunk_is_not_passed_on(self, choices: object) -> None:
+        reader = StreamReader(relayed=True)
+        reader.feed(piece_of("a") + event_of({"choices": choices}) + WHOLE)
+        assert len(reader.chunks) == 1
+        assert reader.reply().fault is CallFault.MALFORMED
 
     def test_nothing_counts_after_done(self) -> None:
         pieces, reader = read_stream(WHOLE + piece_of("more"))

@@ -45,3 +45,11 @@ async def test_events_while_it_runs_and_the_trace_after(tmp_path: Path) -> None:
     assert ended["trace"]["id"] == trace
     assert ended["trace"]["answer"]["text"] == "<12 + #1>"
     assert missing == 404
+
+
+async def test_every_setting_of_the_dial_is_a_model(tmp_path: Path) -> None:
+    async with MockProvider() as mock:
+        with gateway(pool_at(mock.base_url), tmp_path / "l.db") as served:
+            status, text = await served.get("/v1/models/r2reasoner:0.7")
+            wrong, _ = await served.get("/v1/models/r2reasoner:7")
+    assert (status, json.loads(text)["id"], wrong) == (200, "r2reasoner:0.7", 404)

@@ -66,7 +66,7 @@ def test_responses_carry_the_headers_that_keep_browsers_careful(tmp_path: Path) 
             get(served, path) for path in ("/v1/models", "/v1/no", "/login", "/openapi.json")
         ]
     for reply in replies:
-        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert reply.headers["x-content-type-options"] == "nosniff"  # and only once
         assert reply.headers["referrer-policy"] == "no-referrer"
 
 

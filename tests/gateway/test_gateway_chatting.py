@@ -11,6 +11,8 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
+from scripted_provider import call as tool_call
+from scripted_provider import scripted
 
 from gateways import Served, able_pool, gateway
 from pools import answers, plan_json, pool_at, serving
@@ -405,6 +407,43 @@ async def test_exact_repeats_are_kept_for_who_asks(tmp_path: Path) -> None:
     assert again[1]["x-r2-cost"] == "0"
     assert json.dumps(QUERY) in streamed
     assert '"cached":true' in streamed
+
+
+async def test_a_partial_answer_is_not_kept(tmp_path: Path) -> None:
+    def fault(call: ChatCall) -> Fault | None:
+        return Fault.BAD_REQUEST if call.role == "final" else None
+
+    body = {"model": "r2reasoner", "messages": turn(), "r2": {"cache": True}}
+    async with planned(faults=fault) as mock:
+        options = Options(cache_entries=8)
+        with gateway(pool_at(mock.base_url), tmp_path / "l.db", options=options) as served:
+            blocks = [(await served.post(body))[2]["r2"] for _ in range(2)]
+            streamed = await raw_stream(served, body)
+            last = await served.post(body)
+    assert [block["status"] for block in blocks] == ["partial", "partial"]
+    assert '"status":"partial"' in streamed
+    assert "cached" not in blocks[1]
+    assert "cached" not in last[2]["r2"]
+
+
+async def test_tool_calls_that_were_kept_are_numbered_in_a_stream(tmp_path: Path) -> None:
+    asked: Any = {
+        "model": "medium",
+        "messages": turn(),
+        "tools": [TOOL],
+        "extra_body": {"r2": {"cache": True}},
+    }
+    called = tool_call("c0", "look_up", "{}")
+    async with scripted({"role": "assistant", "content": None, "tool_calls": [called]}) as provider:
+        pool, options = able_pool(provider.base_url), Options(cache_entries=8)
+        with gateway(pool, tmp_path / "l.db", options=options) as served:
+            async with served.client() as client:
+                await client.chat.completions.create(**asked)
+                async with client.chat.completions.stream(**asked) as stream:
+                    again = await stream.get_final_completion()
+    assert len(provider.bodies) == 1
+    calls = again.choices[0].message.tool_calls or []
+    assert [(call.id, call.function.name) for call in calls] == [("c0", "look_up")]
 
 
 async def test_bypass_is_the_strongest_model_at_once(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def described() -> dict[str, Any]:
     schemas, paths = described["components"]["schemas"], described["paths"]
     for name in ("ChatRequest", "ResponseRequest"):
         schemas[name]["properties"]["model"] = {"enum": list(MODELS)}
-        schemas[name]["properties"]["r2"]["properties"]["pool"] = {"enum": ["mock", None]}
+    schemas["Wish"]["properties"]["pool"] = {"enum": ["mock", None]}
     schemas["Message"]["additionalProperties"] = False
     for path, known in {
         "/v1/models/{name}": MODELS[:3],

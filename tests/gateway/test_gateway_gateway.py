@@ -3,13 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from gateways import gateway
 from pools import pool_at
 from r2reasoner.config import settings
-from r2reasoner.errors import ConfigError
+from r2reasoner.errors import ConfigError, LedgerError
 from r2reasoner.gateway.gateway import Gateway, Options
 from r2reasoner.gateway.keys import Keys
 from r2reasoner.ledger import Ledger
@@ -62,3 +63,21 @@ async def test_a_pool_that_is_not_served_is_refused_before_anything_is_asked(
 def test_two_pools_of_one_name_are_refused(nano: Pool) -> None:
     with Ledger.in_memory() as ledger, pytest.raises(ConfigError, match="told apart by name"):
         Gateway.open(nano, settings(), ledger, Keys(ledger), others=[(nano, settings())])
+
+
+async def test_spans_are_sent_at_the_end_though_the_ledger_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    async def fail() -> None:
+        raise LedgerError("the disk is full")
+
+    spans = Mock(close=lambda: closed.append("spans"))
+    with Ledger.open(tmp_path / "l.db") as ledger:
+        pool = pool_at("http://127.0.0.1:9/v1")
+        opened = Gateway.open(pool, settings(), ledger, Keys(ledger), spans=spans)
+        monkeypatch.setattr(ledger, "flush", fail)
+        with pytest.raises(LedgerError):
+            await opened.aclose()
+    assert closed == ["spans"]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionMessageParam
@@ -47,6 +48,25 @@ def test_tool_calls_are_joined_by_index() -> None:
         {"name": "look_up", "arguments": '{"a": 1}'},
         {"name": "add", "arguments": "{}"},
     ]
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        5,
+        [5],
+        [{"index": []}],
+        [{"index": None, "id": "c0", "function": 5}],
+        [{"function": {"name": "add", "arguments": {"a": 1}}}],
+    ],
+)
+def test_calls_that_are_none_are_not_gathered_and_break_nothing(calls: Any) -> None:
+    gathered = Gathered()
+    gathered.take([delta(tool_calls=calls, content="a")])
+    (choice,) = gathered.whole()
+    assert choice["message"]["content"] == "a"
+    for call in choice["message"].get("tool_calls", ()):
+        assert call["function"]["arguments"] == ""
 
 
 async def test_a_direct_stream_is_kept_and_given_again(tmp_path: Path) -> None:

@@ -89,7 +89,13 @@ def test_bypass_is_the_strongest_capable_one_first() -> None:
 def test_no_model_is_capable(name: str) -> None:
     with pytest.raises(Refusal, match="tools") as error:
         way_of(asked(name, tools=TOOLS), POOL, settings())
-    assert error.value.code == "unsupported_parameter"
+    assert (error.value.code, error.value.param) == ("unsupported_parameter", "tools")
+
+
+def test_what_is_refused_names_the_field() -> None:
+    with pytest.raises(Refusal) as error:
+        way_of(asked("small", response_format={"type": "json_object"}), POOL, settings())
+    assert error.value.param == "response_format"
 
 
 def test_log_probabilities_are_told_unless_the_card_says_no() -> None:

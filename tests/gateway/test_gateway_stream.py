@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,6 +66,19 @@ class TestEvents:
     async def test_a_role_that_a_provider_sends_is_not_sent_twice(self) -> None:
         first = Delta([choice_of(delta={"role": "assistant", "content": ""})])
         assert deltas(await told(first, WORD, END)) == [*deltas(await told(WORD, END))]
+
+    async def test_the_bill_comes_with_the_end_so_that_every_chunk_has_a_choice(
+        self,
+    ) -> None:
+        stop = Delta([choice_of(delta={}, finish_reason="stop")])
+        events = await told(WORD, stop, replace(END, finish=[]))
+        assert all(event["choices"] for event in events)
+        assert events[-1]["choices"][0]["finish_reason"] == "stop"
+        assert events[-1]["r2"]["trace_id"] == END.trace.id
+        down = CallError(CallFault.CUT, "cut", model="m")
+        *_, ended, failed = await told(WORD, stop, down)
+        assert ended["choices"][0]["finish_reason"] == "stop"
+        assert failed["error"]["code"] == "upstream_cut"
 
     async def test_usage_only_where_it_was_asked_for(self) -> None:
         assert "usage" not in (await told(WORD, END))[-1]

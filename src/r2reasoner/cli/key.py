@@ -69,7 +69,7 @@ def list_keys(db: DbOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps([_plain(key, spending) for key, spending in found]))
         return
-    table = Table("name", "state", "today", "this month", "per minute", "models", "id")
+    table = Table("name", "state", "today", "this month", "per minute", "models", "expires", "id")
     for key, spending in found:
         table.add_row(
             key.name,
@@ -78,6 +78,7 @@ def list_keys(db: DbOption = None, as_json: JsonOption = False) -> None:
             _share(spending.month_spent, key.per_month),
             str(key.per_minute or "—"),
             ", ".join(key.models) or "all",
+            _day(key.expires_at),
             key.id,
         )
     Console().print(table)
@@ -144,7 +145,11 @@ def _plain(key: "Key", spending: "Spending") -> dict[str, Any]:
 
 def _state(key: "Key") -> str:
     why = key.why_not(datetime.now(UTC).timestamp())
-    return "in use" if why is None else why.removeprefix("was ").removeprefix("has ")
+    return "active" if why is None else why.removeprefix("was ").removeprefix("has ")
+
+
+def _day(moment: float | None) -> str:
+    return "never" if moment is None else f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d}"
 
 
 def _share(spent: int, limit: int | None) -> str:

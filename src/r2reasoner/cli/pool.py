@@ -136,7 +136,9 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     local: Annotated[
         list[str] | None,
-        typer.Option(help="Ask this server on this machine for models, not the usual ports."),
+        typer.Option(
+            help="Ask this server on this machine (http://HOST:PORT/v1), not the usual ports."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

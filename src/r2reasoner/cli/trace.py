@@ -139,9 +139,11 @@ def _tree(trace: "Trace") -> "Tree":
 def _add_plan(tree: "Tree", trace: "Trace") -> None:
     failed = ", no valid plan was made" if trace.plan_failed else ""
     uncalibrated = "" if trace.allocation.calibrated else ", uncalibrated"
+    size = len(trace.plan.subtasks)
+    subtasks = "1 subtask" if size == 1 else f"{size} subtasks"
     plan = tree.add(
         foreign(
-            f"plan: {len(trace.plan.subtasks)} subtasks, answer {trace.plan.answer}{failed}; "
+            f"plan: {subtasks}, answer {trace.plan.answer}{failed}; "
             f"allocator {trace.allocation.allocator}{uncalibrated}"
         )
     )

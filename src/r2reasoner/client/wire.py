@@ -130,7 +130,9 @@ def read_answer(body: bytes, *, relayed: bool = False) -> Reply:
         message = _mapping(choice.get("message"), "message")
         text = _text(message.get("content"))
         finish = _finish_reason(choice)
-        if not text.strip() and not relayed:
+        if relayed:
+            _check_choices(data, "message")
+        elif not text.strip():
             raise _no_text(message, finish)
     except _Unusable as error:
         return Reply(usage=usage, doubt=doubt, fault=error.fault, detail=error.detail)
@@ -263,8 +265,6 @@ class StreamReader:
         return Reply(text, self._finish, usage, doubt, logprob=_mean(self._logprobs))
 
     def _take(self, event: dict[str, Any]) -> str:
-        if self._relayed:
-            self.chunks.append(event)
         choice = _first_choice(event)
         piece = ""
         if choice is not None:
@@ -278,6 +278,9 @@ class StreamReader:
         # Some providers report a running count with every piece; only a final one is the bill.
         if raw is not None and (choice is None or self._finish):
             self.usage, self._doubt = read_usage(raw)
+        if self._relayed:
+            _check_choices(event, "delta")
+            self.chunks.append(event)
         return piece
 
     def _error(self, text: str) -> _Unusable | None:
@@ -332,6 +335,12 @@ def _first_choice(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if not isinstance(choices, list):
         raise _Unusable(CallFault.MALFORMED, "expected a list of choices")
     return _mapping(choices[0], "choice") if choices else None
+
+
+def _check_choices(data: Mapping[str, Any], what: str) -> None:
+    """Check that each choice says something: who passes them on reads all."""
+    for choice in data.get("choices") or ():
+        _mapping(_mapping(choice, "choice").get(what) or {}, what)
 
 
 def _mapping(value: object, name: str) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from r2reasoner.gateway.errors import refusal_of
 from r2reasoner.gateway.gateway import Gateway
 from r2reasoner.gateway.metrics import CONTENT_TYPE
 from r2reasoner.gateway.responses import Responses
-from r2reasoner.gateway.routing import ROUTER
+from r2reasoner.gateway.routing import ROUTER, dial_of
 from r2reasoner.gateway.stream import EventStream
 from r2reasoner.pool.cards import Card
 
@@ -101,6 +101,9 @@ async def model(gateway: Gateway, request: Request) -> Response:
     """Return one model."""
     caller = await authenticate(gateway, request)
     name = request.path_params["name"]
+    if name.startswith(f"{ROUTER}:"):
+        dial_of(name)
+        return _json({**_listed(gateway, None), "id": name})
     for card in (None, *gateway.pool.workers):
         listed = _listed(gateway, card)
         if listed["id"] == name and _allowed(caller, name):

@@ -32,7 +32,7 @@ from r2reasoner.gateway.staying import steer
 from r2reasoner.gateway.stream import EventStream, unless_gone
 from r2reasoner.gateway.wire import MAX_BODY_BYTES, Asked
 from r2reasoner.ledger import new_id
-from r2reasoner.types import Pico
+from r2reasoner.types import AnswerStatus, Pico
 
 LOG: Final = logging.getLogger("r2reasoner.gateway")
 BYPASS: Final = "x-r2-bypass"
@@ -64,12 +64,13 @@ async def answer(gateway: Gateway, request: Request, read: Callable[[bytes], Dia
     asked = dialect.asked
     caller.check_model(asked.model)
     gateway = gateway.over(asked.wish.pool)
+    bypass = request.headers.get(BYPASS) == "1"
     turn = _Turn(
         gateway,
         caller,
         dialect,
         asked,
-        steer(gateway, caller.who, asked, _way(gateway, caller, asked, request)),
+        steer(gateway, caller.who, asked, _way(gateway, caller, asked, request, bypass=bypass)),
         new_id(),
         request.scope["r2"],
     )
@@ -77,7 +78,7 @@ async def answer(gateway: Gateway, request: Request, read: Callable[[bytes], Dia
     if caller.key is not None:
         turn.notes["key"] = caller.key.name
         await _admit(turn)
-    name = gateway.cache.name(caller.who, asked, turn.way.settings)
+    name = None if bypass else gateway.cache.name(caller.who, asked, turn.way.settings)
     if name is not None and (kept := gateway.cache.get(name)) is not None:
         gateway.metrics.cache_hits.inc()
         return _again(turn, kept)
@@ -93,8 +94,7 @@ async def answer(gateway: Gateway, request: Request, read: Callable[[bytes], Dia
         body = dialect.whole(completion)
     except Refusal as refusal:
         raise _with_trace(refusal, turn) from None
-    if name is not None:
-        gateway.cache.put(name, completion)
+    _keep(turn, name, writer, answered)
     return _json(body, turn.headers | _cost_header(answered.cost))
 
 
@@ -124,9 +124,8 @@ async def read_body(request: Request) -> bytes:
     return b"".join(pieces)
 
 
-def _way(gateway: Gateway, caller: Caller, asked: Asked, request: Request) -> Way:
+def _way(gateway: Gateway, caller: Caller, asked: Asked, request: Request, *, bypass: bool) -> Way:
     """Return how a request is answered, a canary's by the router although it names a model."""
-    bypass = request.headers.get(BYPASS) == "1"
     way = way_of(asked, gateway.pool, gateway.settings, bypass=bypass)
     named = not asked.model.startswith(ROUTER)
     if named and not bypass and gateway.trial.is_canary(asked, caller.who):
@@ -183,9 +182,7 @@ async def _parts(turn: _Turn) -> AsyncGenerator[Part, None]:
         work.count(gateway.metrics)
         _book(turn, meter)
         if isinstance(meter, KeyMeter) and key is not None and not meter.is_known:
-            with suppress(
-                LedgerError
-            ):  # nothing was asked, so that all there is to see is an error
+            with suppress(LedgerError):  # it is closed, so that there is no trace to see either
                 gateway.keys.record(key, turn.trace_id)
 
 
@@ -217,8 +214,8 @@ def _stream(turn: _Turn, writer: Writer, name: bytes | None) -> EventStream:
     async def keeping() -> AsyncGenerator[Part, None]:
         async with aclosing(_parts(turn)) as parts:
             async for part in parts:
-                if isinstance(part, Done) and name is not None and part.choices:
-                    turn.gateway.cache.put(name, writer.completion(part))
+                if isinstance(part, Done):
+                    _keep(turn, name, writer, part)
                 yield part
 
     options = turn.gateway.options
@@ -229,6 +226,12 @@ def _stream(turn: _Turn, writer: Writer, name: bytes | None) -> EventStream:
         write_timeout_s=options.write_timeout_s,
         failed=lambda refusal: turn.dialect.failed(refusal, writer),
     )
+
+
+def _keep(turn: _Turn, name: bytes | None, writer: Writer, done: Done) -> None:
+    """Keep an answer that is whole, where it has a name to be kept under."""
+    if name is not None and done.choices and done.trace.answer.status is not AnswerStatus.PARTIAL:
+        turn.gateway.cache.put(name, writer.completion(done))
 
 
 def _again(turn: _Turn, kept: Mapping[str, Any]) -> ASGIApp:

@@ -62,12 +62,14 @@ class Chat:
         """Return a completion as chunks."""
         head = {**completion, "object": "chat.completion.chunk"}
         usage, block = head.pop("usage"), head.pop("r2")
-        choices = head.pop("choices")
+        choices = [{"index": number, **choice} for number, choice in enumerate(head.pop("choices"))]
         deltas = [
-            {"index": c["index"], "delta": c["message"], "finish_reason": None} for c in choices
+            {"index": c["index"], "delta": _as_delta(c["message"]), "finish_reason": None}
+            for c in choices
         ]
         ends = [
-            {"index": c["index"], "delta": {}, "finish_reason": c["finish_reason"]} for c in choices
+            {"index": c["index"], "delta": {}, "finish_reason": c.get("finish_reason")}
+            for c in choices
         ]
         chunks = [event({**head, "choices": deltas}), event({**head, "choices": ends, "r2": block})]
         if self.asked.include_usage:
@@ -77,3 +79,15 @@ class Chat:
     def failed(self, refusal: Refusal, writer: Writer) -> bytes:
         """Return the error and the end."""
         return error_events(refusal)
+
+
+def _as_delta(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a message as a chunk has it: there tool calls are numbered."""
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return message
+    numbered = [
+        {"index": number, **call} if isinstance(call, dict) else call
+        for number, call in enumerate(calls)
+    ]
+    return {**message, "tool_calls": numbered}

@@ -1,6 +1,7 @@
 """Our errors and refusals as responses in OpenAI's shape."""
 
 import json
+from typing import Final
 
 from starlette.responses import Response
 
@@ -18,6 +19,7 @@ from r2reasoner.errors import (
 from r2reasoner.gateway.keys import OverBudget
 from r2reasoner.types import Pico, to_dollars
 
+NO_RETRY: Final = {"x-should-retry": "false"}
 _CALL_STATUS = {
     CallFault.RATE_LIMITED: 429,
     CallFault.OVERLOADED: 503,
@@ -40,7 +42,11 @@ def refusal_of(error: R2Error) -> Refusal:
         case OverBudget():
             return over_budget(str(error), error.left)
         case BudgetExceeded():
-            return Refusal(402, str(error), code="budget_exceeded")
+            left = error.left
+            details = {} if left is None else {"left_dollars": f"{to_dollars(max(left, 0)):f}"}
+            return Refusal(
+                402, str(error), code="budget_exceeded", details=details, headers=NO_RETRY
+            )
         case DeadlineExceeded():
             return Refusal(504, str(error), code="deadline_exceeded")
         case UnknownWords():
@@ -72,5 +78,5 @@ def over_budget(message: str, left: Pico) -> Refusal:
         message,
         code="insufficient_quota",
         details={"left_dollars": f"{to_dollars(max(left, 0)):f}"},
-        headers={"x-should-retry": "false"},
+        headers=NO_RETRY,
     )

@@ -36,8 +36,9 @@ JSON: Final = "application/json"
 
 
 class Front:
-    """The outermost application. `scope["r2"]` is where routes put what the log tells of them.
+    """The outermost application but for CORS.
 
+    `scope["r2"]` is where routes put what the log tells of them.
     `asking` are the applications that a POST to a path goes to directly, being asked most.
     """
 
@@ -58,7 +59,7 @@ class Front:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*_with_trace(message, notes), *SAFE]
+                message["headers"] = _headers(message, notes)
             await send(message)
 
         metrics = self._gateway.metrics
@@ -137,12 +138,13 @@ def _check_type(scope: Scope) -> None:
         raise Refusal(415, f"expected content-type: {JSON}, got {kind[:80]!r}", code="not_json")
 
 
-def _with_trace(message: Message, notes: Notes) -> list[tuple[bytes, bytes]]:
-    """Return a response's headers, that of the trace among them where there is one."""
+def _headers(message: Message, notes: Notes) -> list[tuple[bytes, bytes]]:
+    """Return a response's headers, with those that each has."""
     headers = list(message.get("headers", ()))
-    if "trace" in notes and all(name.lower() != TRACE for name, _ in headers):
+    names = {name.lower() for name, _ in headers}
+    if "trace" in notes and TRACE not in names:
         headers.append((TRACE, notes["trace"].encode()))
-    return headers
+    return headers + [header for header in SAFE if header[0] not in names]
 
 
 def _http(scope: Scope, status: int) -> Attributes:

@@ -192,9 +192,11 @@ class Gateway:
         self.draining = True
         await self.trial.aclose()
         await self.client.close()
-        await self.ledger.flush()
-        if self.spans is not None:
-            await asyncio.to_thread(self.spans.close)
+        try:
+            await self.ledger.flush()
+        finally:
+            if self.spans is not None:
+                await asyncio.to_thread(self.spans.close)
 
 
 def _memory(pool: Pool, options: Options) -> Memory:

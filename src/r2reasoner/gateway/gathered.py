@@ -1,7 +1,7 @@
 """A streamed answer put together: what a cache keeps and a trace tells of it.
 
 Texts are joined, tool calls by their index. Log-probabilities and fields that only some providers
-send are left out.
+send are left out, and so is what is of no known type: a provider's nonsense is passed on, not kept.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,12 +39,14 @@ class _Choice:
         for name, pieces in self._texts.items():
             if isinstance(piece := delta.get(name), str):
                 pieces.append(piece)
-        for number, call in enumerate(delta.get("tool_calls") or ()):
+        calls = delta.get("tool_calls")
+        for number, call in enumerate(calls if isinstance(calls, list) else ()):
             if isinstance(call, dict):
-                self._take_call(call.get("index", number), call)
+                index = call.get("index")
+                self._take_call(index if isinstance(index, int) else number, call)
         self._finish = choice.get("finish_reason") or self._finish
 
-    def _take_call(self, index: Any, call: Mapping[str, Any]) -> None:
+    def _take_call(self, index: int, call: Mapping[str, Any]) -> None:
         said = call.get("function")
         function = said if isinstance(said, dict) else {}
         kept = self._calls.setdefault(
@@ -52,7 +54,8 @@ class _Choice:
         )
         kept["id"] = call.get("id") or kept["id"]
         for name in ("name", "arguments"):
-            kept["function"][name] += function.get(name) or ""
+            if isinstance(piece := function.get(name), str):
+                kept["function"][name] += piece
 
     def whole(self, index: int) -> dict[str, Any]:
         texts = {name: "".join(pieces) or None for name, pieces in self._texts.items()}

@@ -2,9 +2,9 @@
 
 A key is shown once and kept as its SHA-256: it has 256 random bits, so nothing slower is needed.
 Spending stands in counters, one row per key and day and one per month (UTC). A call is held
-against both in one transaction, so that no number of gateways on one
-database overshoots. A hold carries the id of its ledger entry: whatever happens to the process,
-what the ledger says of that entry is what the key is charged.
+against both in one transaction, so that no number of gateways on one database overshoots. A hold
+carries the id of its ledger entry: whatever happens to the process, what the ledger says of that
+entry is what the key is charged.
 
 All of it happens in the transactions of the ledger, in whose database the keys are: a call is held
 and recorded, recorded as ended and charged, at once or not at all. The books themselves are in
@@ -55,10 +55,12 @@ MAX_DOLLARS: Final = 1_000_000
 class OverBudget(BudgetExceeded):
     """A call does not fit what is left of a key's budget; it was not dispatched."""
 
+    left: Pico
+
     def __init__(self, key: Key, wanted: Pico, left: Pico) -> None:
         super().__init__(
             f"key {key.name!r}: a call may cost up to ${to_dollars(wanted):f}, but only"
-            f" ${to_dollars(left):f} is left of its budget"
+            f" ${to_dollars(left):f} is left of its budget; fewer max_tokens cost less"
         )
         self.left = left
 

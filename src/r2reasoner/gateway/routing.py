@@ -12,13 +12,12 @@ from typing import Final
 from r2reasoner.chat import Refusal
 from r2reasoner.config import Settings
 from r2reasoner.gateway.conversation import Talk
-from r2reasoner.gateway.wire import Asked
+from r2reasoner.gateway.wire import NEEDS, Asked
 from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.types import Trace
 
 ROUTER: Final = "r2reasoner"
 SHOWN: Final = 80
-EASY: Final = frozenset({"n", "logprobs", "logit_bias"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ def way_of(asked: Asked, pool: Pool, settings: Settings, *, bypass: bool = False
         card = _worker(asked.model, pool)
         _check_capable(asked, [card], f"{card.name} does not say")
         return Direct(_with(settings, asked, None), (card,), "asked for by name")
-    settings = _with(settings, asked, _dial(asked.model, dial) if dial else None)
+    settings = _with(settings, asked, dial_of(asked.model) if dial else None)
     capable = [card for card in pool.workers if lacks(asked, card) == ()]
     if not capable:
         _check_capable(asked, pool.workers, f"no model of pool {pool.name!r} says")
@@ -106,7 +105,9 @@ def _worker(name: str, pool: Pool) -> Card:
     )
 
 
-def _dial(name: str, text: str) -> float:
+def dial_of(name: str) -> float:
+    """Return the dial's setting that a name of the router says. Raises Refusal (404)."""
+    text = name.partition(":")[2]
     try:
         value = float(text) if text[:1].isdigit() else -1.0
     except ValueError:
@@ -137,6 +138,12 @@ def _with(settings: Settings, asked: Asked, dial: float | None) -> Settings:
     )
 
 
+def _field_of(asked: Asked, capability: str) -> str:
+    """Return the field that needs a capability."""
+    fields = (name for name, needed in NEEDS.items() if needed == capability)
+    return next((name for name in fields if name in asked.forward), "messages")
+
+
 def _check_capable(asked: Asked, cards: Sequence[Card], who: str) -> None:
     missing = min((lacks(asked, card) for card in cards), key=len)
     if missing:
@@ -145,5 +152,5 @@ def _check_capable(asked: Asked, cards: Sequence[Card], who: str) -> None:
             f"{who} that it can do what this request needs: {', '.join(missing)}; the pool"
             " file says so by `capabilities`",
             code="unsupported_parameter",
-            param=missing[0],
+            param=_field_of(asked, missing[0]),
         )

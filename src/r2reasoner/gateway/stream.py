@@ -24,8 +24,13 @@ KEEP_ALIVE: Final = b": keep-alive\n\n"
 async def as_events(
     parts: Parts, writer: Writer, *, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    """Yield an answer as the events of a stream. Raises what `parts` raises before the first."""
+    """Yield an answer as the events of a stream. Raises what `parts` raises before the first.
+
+    The chunk that ends a choice waits for the bill, because clients take every chunk but the one
+    with the usage to have a choice.
+    """
     begun = False
+    held: list[dict[str, Any]] = []
     try:
         async for part in parts:
             if not begun and not (isinstance(part, Delta) and _has_role(part)):
@@ -35,9 +40,13 @@ async def as_events(
                 case Progress(text=text):
                     yield writer.delta({"reasoning_content": text})
                 case Delta(choices=choices):
-                    yield writer.chunk(choices)
+                    if held:
+                        yield writer.chunk(held)
+                    held = choices if _ends(part) else []
+                    if not held:
+                        yield writer.chunk(choices)
                 case Done():
-                    yield writer.chunk(part.finish, {"r2": r2_block(part, writer.pool)})
+                    yield writer.chunk(held or part.finish, {"r2": r2_block(part, writer.pool)})
                     if include_usage:
                         yield writer.chunk([], {"usage": full_usage(part.usage)})
                     yield DONE
@@ -45,6 +54,8 @@ async def as_events(
         refusal = error if isinstance(error, Refusal) else refusal_of(error)
         if not begun:
             raise refusal from None
+        if held:
+            yield writer.chunk(held)
         yield error_events(refusal)
     finally:
         await parts.aclose()
@@ -53,6 +64,10 @@ async def as_events(
 def error_events(refusal: Refusal) -> bytes:
     """Return what ends a stream with an error."""
     return event(refusal.as_object()) + DONE
+
+
+def _ends(part: Delta) -> bool:
+    return any(choice.get("finish_reason") for choice in part.choices)
 
 
 def _has_role(part: Delta) -> bool:

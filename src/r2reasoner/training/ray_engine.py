@@ -207,8 +207,8 @@ class _Run:
                 self._folder.add(row, journaled=True)
         except R2Error as error:
             trouble = error
-        if trouble is not None and self._trouble is None:
-            self._trouble = trouble
+        if trouble is not None and (self._trouble is None or isinstance(self._trouble, Halted)):
+            self._trouble = trouble  # what was halted may come back before what halted it
             await self._purse.ask("halt", Halt.STOP)
         standing: Standing = await self._purse.ask("standing")
         self._tell(standing.spent)

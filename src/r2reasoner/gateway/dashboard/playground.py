@@ -120,10 +120,14 @@ def _end(trace: Trace, desk: Desk) -> dict[str, Any]:
         "cost": money(billed.total),
         "alone": money(billed.strongest_alone),
         "strongest": billed.strongest,
-        "saved": "" if billed.saved is None else share(billed.saved),
+        "saved": "" if billed.saved is None else _saved(billed.saved),
         "calls": len(trace.calls),
         "wall": seconds(trace.wall_s),
     }
+
+
+def _saved(part: float) -> str:
+    return f"{share(abs(part))} {'saved' if part >= 0 else 'more'}"
 
 
 def _line(value: Mapping[str, Any]) -> str:

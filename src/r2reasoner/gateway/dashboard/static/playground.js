@@ -100,7 +100,7 @@ const shows = {
     const link = document.createElement("a");
     link.href = `/traces/${encodeURIComponent(event.id)}`;
     link.textContent = "See the trace";
-    const saved = event.saved ? `; ${event.strongest} alone: about ${event.alone} (${event.saved} saved)` : "";
+    const saved = event.saved ? `; ${event.strongest} alone: about ${event.alone} (${event.saved})` : "";
     document.getElementById("bill").replaceChildren(`${event.cost} for ${event.calls} calls in ${event.wall}${saved}. `, link);
     say(now, `Done: ${event.status.replace("_", " ")}${event.note ? `, ${event.note}` : ""}`);
   },
