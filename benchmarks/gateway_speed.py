@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -254,6 +255,15 @@ def litellm(program: str, base_url: str, folder: Path, port: int) -> Iterator[Ta
         yield Target("litellm", f"http://127.0.0.1:{port}/v1", "fake", KEY, process.pid)
 
 
+def litellm_version(program: str | None) -> str | None:
+    """Return which LiteLLM was measured, None where none was."""
+    if program is None:
+        return None
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    found = re.search(r"[0-9]+(?:\.[0-9]+)+", done.stdout)
+    return found[0] if found else None
+
+
 async def _until_up(url: str) -> None:
     async with aiohttp.ClientSession() as session, asyncio.timeout(180):
         while True:
@@ -345,6 +355,7 @@ def main() -> None:
     result = {
         "what": "the gateway's speed beside a bare pass-through and the LiteLLM proxy",
         **provenance("aiohttp", "starlette", "uvicorn"),
+        "litellm": litellm_version(options.litellm),
         "rounds": options.rounds,
         "seconds": options.seconds,
         "by_connections": {
