@@ -6,10 +6,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from gateways import Served, able_pool, gateway
 from pools import pool_at
+from r2reasoner.gateway.direct import BROKEN_OFF
 from r2reasoner.mock import ChatCall, Fault, MockProvider
 from r2reasoner.pool.cards import Pool
 from r2reasoner.types import AnswerStatus, CallOutcome
@@ -204,3 +206,28 @@ async def test_many_at_once_keep_their_answers_apart(tmp_path: Path) -> None:
             )
     assert [joined(events, "content") for _, events in ends] == [f"no. {n}" for n in range(40)]
     assert len({trace_id for trace_id, _ in ends}) == len(mock.books) == 40
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_a_client_left_has_a_trace_too(tmp_path: Path, stream: bool) -> None:
+    async with MockProvider(faults=[Fault.STALL_MID_STREAM], latency_s=0.2) as mock:
+        with gateway(pool_at(mock.base_url), tmp_path / "l.db") as served:
+            async with served.client(timeout=0.1 if not stream else 30) as client:
+                asked: Any = {"model": "small", "messages": [USER]}
+                if stream:
+                    answer = await client.chat.completions.create(**asked, stream=True)
+                    await anext(aiter(answer))
+                    await answer.close()
+                else:
+                    with pytest.raises(openai.APITimeoutError):
+                        await client.chat.completions.create(**asked)
+            async with asyncio.timeout(30):
+                while not served.ledger.traces():  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            (summary,) = served.ledger.traces()
+            trace = await served.trace(summary.id)
+            (entry,) = served.ledger.entries()
+    assert trace.answer.note == BROKEN_OFF
+    assert trace.answer.status in (AnswerStatus.PARTIAL, AnswerStatus.FAILED)
+    assert [call.id for call in trace.calls] == [entry.id]
+    assert entry.outcome is not CallOutcome.OPEN

@@ -4,17 +4,25 @@ Candidates are asked one after the other while nothing has reached the client; a
 is the end. A model in process gets the conversation's text, like any subtask.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from r2reasoner.budget import Meter
 from r2reasoner.chat import cut_at
 from r2reasoner.client import ChatRequest, Completion, Relayed
-from r2reasoner.errors import BudgetExceeded, CallError, DeadlineExceeded, R2Error, UnknownWords
+from r2reasoner.errors import (
+    BudgetExceeded,
+    CallError,
+    DeadlineExceeded,
+    LedgerError,
+    R2Error,
+    UnknownWords,
+)
 from r2reasoner.events import FellBack, SubtaskFinished, SubtaskStarted
 from r2reasoner.gateway.answers import choice_of
 from r2reasoner.gateway.gateway import Gateway
@@ -40,6 +48,7 @@ from r2reasoner.types import (
 )
 
 NO_TEXT = "an answer without text"
+BROKEN_OFF = "broken off: the client left, or the gateway ended"
 
 
 @dataclass(slots=True)
@@ -59,6 +68,7 @@ class _Run:
     choices: list[dict[str, Any]] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     by: str | None = None
+    is_told: bool = False
 
     @property
     def deadline(self) -> float:
@@ -88,8 +98,23 @@ class _Run:
             settings={"deadline_s": self.way.settings.deadline_s},
         )
         self.gateway.ledger.save_trace(trace)
-        self.running.tell(SubtaskFinished(step))
+        self.is_told = True
         return trace
+
+    def end(self, answer: Answer, error: str | None = None) -> Trace:
+        """As `trace`, and tell who watches."""
+        trace = self.trace(answer, error)
+        self.running.tell(SubtaskFinished(trace.steps[0]))
+        return trace
+
+    def break_off(self) -> None:
+        """Keep a trace of what came before nobody waited for the rest."""
+        if self.is_told:
+            return
+        text = "".join(self.text)
+        status = AnswerStatus.PARTIAL if text else AnswerStatus.FAILED
+        with suppress(LedgerError):  # closed: what was dispatched stands in it as unknown
+            self.trace(Answer(text, status, BROKEN_OFF), BROKEN_OFF)
 
 
 async def answer(
@@ -98,28 +123,32 @@ async def answer(
     """Yield the answer as it comes. Raises R2Error where there is none."""
     run = _Run(gateway, asked, way, query_id, meter, running)
     error: R2Error | None = None
-    for card in way.candidates:
-        if error is not None:
-            fell = FellBack(1, run.failed[-1], card.name, str(error))
-            running.tell(fell)
-            yield Progress(as_line(fell) or "")
-        running.tell(SubtaskStarted(1, card.name, asked.text))
-        try:
-            async with aclosing(_ask(run, card)) as parts:
-                async for part in parts:
-                    run.reached = True
-                    yield part
-            return
-        except (BudgetExceeded, CallError, UnknownWords) as failure:
-            error = failure
-            run.failed.append(card.name)
-            if run.reached:
+    try:
+        for card in way.candidates:
+            if error is not None:
+                fell = FellBack(1, run.failed[-1], card.name, str(error))
+                running.tell(fell)
+                yield Progress(as_line(fell) or "")
+            running.tell(SubtaskStarted(1, card.name, asked.text))
+            try:
+                async with aclosing(_ask(run, card)) as parts:
+                    async for part in parts:
+                        run.reached = True
+                        yield part
+                return
+            except (BudgetExceeded, CallError, UnknownWords) as failure:
+                error = failure
+                run.failed.append(card.name)
+                if run.reached:
+                    break
+            except DeadlineExceeded as late:
+                error = late
                 break
-        except DeadlineExceeded as late:
-            error = late
-            break
+    except (asyncio.CancelledError, GeneratorExit):
+        run.break_off()
+        raise
     assert error is not None
-    run.trace(Answer("".join(run.text), AnswerStatus.FAILED, str(error)), str(error))
+    run.end(Answer("".join(run.text), AnswerStatus.FAILED, str(error)), str(error))
     raise error
 
 
@@ -179,7 +208,7 @@ async def _in_process(run: _Run, card: Card) -> AsyncGenerator[Part, None]:
 
 def _done(run: _Run, usage: Usage) -> Done:
     text = "".join(run.text) or _calls_of(run.choices)
-    trace = run.trace(Answer(text, AnswerStatus.COMPLETE), None)
+    trace = run.end(Answer(text, AnswerStatus.COMPLETE))
     run.way.note(trace)
     return Done(
         trace=trace,
