@@ -1,7 +1,7 @@
 """The gateway's routes, as a Starlette application.
 
-Every error leaves in OpenAI's shape. The routes of the API are plain functions on the hot path;
-the dashboard brings its own.
+Every error leaves in OpenAI's shape: `front.py` writes all but those of routes that are not there.
+The routes of the API are plain functions on the hot path; the dashboard brings its own.
 """
 
 from collections.abc import AsyncIterator
@@ -15,9 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from r2reasoner.chat import Refusal
-from r2reasoner.errors import R2Error
 from r2reasoner.gateway import api, dashboard
-from r2reasoner.gateway.errors import error_response, refusal_of
 from r2reasoner.gateway.front import Front
 from r2reasoner.gateway.gateway import Gateway
 from r2reasoner.gateway.noted import code_of
@@ -37,11 +35,7 @@ def build(gateway: Gateway) -> Starlette:
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        exception_handlers={
-            Refusal: _refused,
-            R2Error: _failed,
-            HTTPException: _no_route,
-        },
+        exception_handlers={HTTPException: _no_route},
     )
     app.add_middleware(Front, gateway=gateway, asking=api.asking(gateway))
     if gateway.options.allow_origins:
@@ -53,17 +47,6 @@ def build(gateway: Gateway) -> Starlette:
             expose_headers=("x-r2-trace-id", "x-r2-cost", "retry-after"),
         )
     return app
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    request.scope["r2"]["error"] = code_of(error)
-    return error_response(error)
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    assert isinstance(error, R2Error)
-    return await _refused(request, refusal_of(error))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

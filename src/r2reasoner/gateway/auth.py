@@ -12,14 +12,13 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
-from r2reasoner.chat import Refusal
+from r2reasoner.chat import MAX_SHOWN, Refusal
 from r2reasoner.gateway.gateway import Gateway
 from r2reasoner.gateway.keys import PREFIX, Key
 from r2reasoner.hosts import is_loopback
 
 SCHEME: Final = "bearer"
 MOST_SECRET: Final = 200
-SHOWN: Final = 80
 _PARAMETERS: Final = frozenset(
     {"key", "api_key", "api-key", "apikey", "access_token", "token", "authorization"}
 )
@@ -107,9 +106,9 @@ def _anybody(gateway: Gateway, request: HTTPConnection) -> Caller:
     origin = request.headers.get("origin", "")
     ours = (f"http://{host}", f"https://{host}", *gateway.options.allow_origins)
     if not is_loopback(_without_port(host)):
-        raise _foreign(f"asked at 127.0.0.1 or localhost, not at {host[:SHOWN]!r}")
+        raise _foreign(f"asked at 127.0.0.1 or localhost, not at {host[:MAX_SHOWN]!r}")
     if origin and origin not in ours:
-        raise _foreign(f"not pages of {origin[:SHOWN]!r}")
+        raise _foreign(f"not pages of {origin[:MAX_SHOWN]!r}")
     return Caller()
 
 

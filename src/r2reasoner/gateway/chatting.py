@@ -6,9 +6,9 @@ Nothing is dispatched before who asks, what is asked, and what may be spent have
 import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from r2reasoner.budget import Meter
 from r2reasoner.chat import Refusal, to_json
-from r2reasoner.errors import LedgerError, R2Error
+from r2reasoner.errors import R2Error
 from r2reasoner.gateway import direct, routed
 from r2reasoner.gateway.answers import Writer, dollars
 from r2reasoner.gateway.auth import Caller, authenticate
@@ -94,7 +94,8 @@ async def answer(gateway: Gateway, request: Request, read: Callable[[bytes], Dia
         body = dialect.whole(completion)
     except Refusal as refusal:
         raise _with_trace(refusal, turn) from None
-    _keep(turn, name, writer, answered)
+    if _is_kept(name, answered):
+        gateway.cache.put(name, completion)
     return _json(body, turn.headers | _cost_header(answered.cost))
 
 
@@ -181,9 +182,8 @@ async def _parts(turn: _Turn) -> AsyncGenerator[Part, None]:
         gateway.live.end(turn.trace_id)
         work.count(gateway.metrics)
         _book(turn, meter)
-        if isinstance(meter, KeyMeter) and key is not None and not meter.is_known:
-            with suppress(LedgerError):  # it is closed, so that there is no trace to see either
-                gateway.keys.record(key, turn.trace_id)
+        if isinstance(meter, KeyMeter):
+            meter.claim()
 
 
 def _book(turn: _Turn, meter: Meter) -> None:
@@ -197,10 +197,8 @@ async def _whole(turn: _Turn) -> Done:
         async with aclosing(_parts(turn)) as parts:
             async for part in parts:
                 done = part if isinstance(part, Done) else done
-    except R2Error as error:
+    except (Refusal, R2Error) as error:
         raise _with_trace(refusal_of(error), turn) from None
-    except Refusal as refusal:
-        raise _with_trace(refusal, turn) from None
     assert done is not None
     return done
 
@@ -214,8 +212,8 @@ def _stream(turn: _Turn, writer: Writer, name: bytes | None) -> EventStream:
     async def keeping() -> AsyncGenerator[Part, None]:
         async with aclosing(_parts(turn)) as parts:
             async for part in parts:
-                if isinstance(part, Done):
-                    _keep(turn, name, writer, part)
+                if isinstance(part, Done) and _is_kept(name, part):
+                    turn.gateway.cache.put(name, writer.completion(part))
                 yield part
 
     options = turn.gateway.options
@@ -228,10 +226,10 @@ def _stream(turn: _Turn, writer: Writer, name: bytes | None) -> EventStream:
     )
 
 
-def _keep(turn: _Turn, name: bytes | None, writer: Writer, done: Done) -> None:
-    """Keep an answer that is whole, where it has a name to be kept under."""
-    if name is not None and done.choices and done.trace.answer.status is not AnswerStatus.PARTIAL:
-        turn.gateway.cache.put(name, writer.completion(done))
+def _is_kept(name: bytes | None, done: Done) -> TypeGuard[bytes]:
+    """Tell whether an answer is whole and has a name to be kept under."""
+    is_whole = bool(done.choices) and done.trace.answer.status is not AnswerStatus.PARTIAL
+    return name is not None and is_whole
 
 
 def _again(turn: _Turn, kept: Mapping[str, Any]) -> ASGIApp:

@@ -36,9 +36,11 @@ def error_response(refusal: Refusal) -> Response:
     return Response(body, refusal.status, dict(refusal.headers), "application/json")
 
 
-def refusal_of(error: R2Error) -> Refusal:
+def refusal_of(error: R2Error | Refusal) -> Refusal:
     """Return what a client is told of an error; what is ours alone to know stays out."""
     match error:
+        case Refusal():
+            return error
         case OverBudget():
             return over_budget(str(error), error.left)
         case BudgetExceeded():

@@ -65,18 +65,13 @@ class Front:
         metrics = self._gateway.metrics
         metrics.in_flight.inc()
         try:
-            refusal = self._refusal(scope)
-            if refusal is not None:
-                notes["error"] = code_of(refusal)
-                await error_response(refusal)(scope, receive, noting)
-            else:
-                await self._application(scope)(scope, receive, noting)
+            self._check(scope)
+            await self._application(scope)(scope, receive, noting)
         except (Refusal, R2Error) as error:
             if status:
                 raise
-            refusal = refusal_of(error) if isinstance(error, R2Error) else error
-            notes["error"] = code_of(refusal)
-            await error_response(refusal)(scope, receive, noting)
+            notes["error"] = code_of(error)
+            await error_response(refusal_of(error))(scope, receive, noting)
         except asyncio.CancelledError:  # the time to drain is over
             if status:
                 raise
@@ -115,15 +110,12 @@ class Front:
             return self._app
         return self._asking.get(scope["path"], self._app)
 
-    def _refusal(self, scope: Scope) -> Refusal | None:
-        try:
-            refuse_keys_in(scope.get("query_string", b""))
-            _check_type(scope)
-        except Refusal as refusal:
-            return refusal
+    def _check(self, scope: Scope) -> None:
+        """Raise Refusal for what no route is to see."""
+        refuse_keys_in(scope.get("query_string", b""))
+        _check_type(scope)
         if self._gateway.draining and scope["method"] == "POST":
-            return shutting_down()
-        return None
+            raise shutting_down()
 
 
 def _check_type(scope: Scope) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Self
 
 from r2reasoner.budget import Meter
-from r2reasoner.chat import Refusal
+from r2reasoner.chat import MAX_SHOWN, Refusal
 from r2reasoner.client import PoolClient, RelayingClient
 from r2reasoner.client.secret import Secret
 from r2reasoner.config import Settings
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 ADMIN_ENV: Final = "R2REASONER_ADMIN_KEY"
 MOST_DIALS: Final = 64
 DIAL_DIGITS: Final = 2
-SHOWN: Final = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +147,7 @@ class Gateway:
             known = ", ".join((self.pool.name, *self.others))
             raise Refusal(
                 404,
-                f"no pool {pool[:SHOWN]!r} here; there are: {known}",
+                f"no pool {pool[:MAX_SHOWN]!r} here; there are: {known}",
                 code="pool_not_found",
                 param="r2.pool",
             )

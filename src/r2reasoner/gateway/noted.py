@@ -139,9 +139,9 @@ class Notes(dict[str, Any]):
 
 def code_of(error: Exception) -> str:
     """Return the name of an error, one of few."""
-    refusal = refusal_of(error) if isinstance(error, R2Error) else error
-    if not isinstance(refusal, Refusal):
+    if not isinstance(error, R2Error | Refusal):
         return BROKEN
+    refusal = refusal_of(error)
     return refusal.code or f"http_{refusal.status}"
 
 

@@ -4,10 +4,11 @@ That is done in the transaction that records the call, and it is charged in the 
 what the call cost: who is killed leaves both or neither.
 """
 
+from contextlib import suppress
 from typing import Final
 
 from r2reasoner.budget import Meter, OpenCall
-from r2reasoner.errors import BudgetExceeded
+from r2reasoner.errors import BudgetExceeded, LedgerError
 from r2reasoner.gateway.keys import Hold, Key, Keys, OverBudget
 from r2reasoner.ledger import Ledger
 from r2reasoner.types import Call, Pico
@@ -18,8 +19,8 @@ UNPRICED: Final = "its price is unknown, so it cannot be held to the budget of a
 class KeyMeter(Meter):
     """A meter whose calls are also a key's spending. The keys ride along with its ledger.
 
-    `over_budget` is the last call's that the key's budget had no room for. `is_known` says that the
-    database knows whose query it is, which the first call that may cost something tells it.
+    `over_budget` is the last call's that the key's budget had no room for. The first call that may
+    cost something also records whose query it is.
     """
 
     def __init__(
@@ -29,8 +30,14 @@ class KeyMeter(Meter):
         self._keys = keys
         self._key = key
         self._holds: dict[str, Hold] = {}
-        self.is_known = False
+        self._is_claimed = False
         self.over_budget: OverBudget | None = None
+
+    def claim(self) -> None:
+        """Queue that the query is the key's, where no call has said so."""
+        if not self._is_claimed:
+            with suppress(LedgerError):  # it is closed, so that there is no trace to see either
+                self._keys.record(self._key, self.query_id)
 
     async def _record(self, call: OpenCall) -> None:
         if call.bound is None:
@@ -39,9 +46,9 @@ class KeyMeter(Meter):
             await super()._record(call)
             return
         hold = self._holds[call.id] = self._keys.plan_hold(self._key, call.id, call.bound)
-        wish = self._keys.placing(self._key, hold, None if self.is_known else self.query_id)
+        wish = self._keys.placing(self._key, hold, None if self._is_claimed else self.query_id)
         left = await self._ledger.begin(call, wish)
-        self.is_known = True
+        self._is_claimed = True
         if left is not None:
             self.over_budget = OverBudget(self._key, hold.amount, left)
             raise self.over_budget

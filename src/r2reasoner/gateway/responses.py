@@ -45,7 +45,7 @@ class Responses:
                 if told := growing.encode(_events_of(part, growing, writer)):
                     yield told
         except (Refusal, R2Error) as error:
-            refusal = error if isinstance(error, Refusal) else refusal_of(error)
+            refusal = refusal_of(error)
             if not begun:
                 raise refusal from None
             yield growing.encode(growing.fail(refusal))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from r2reasoner.chat import Refusal
+from r2reasoner.chat import MAX_SHOWN, Refusal
 from r2reasoner.config import Settings
 from r2reasoner.gateway.conversation import Talk
 from r2reasoner.gateway.wire import NEEDS, Asked
@@ -17,7 +17,6 @@ from r2reasoner.pool.cards import Card, Pool
 from r2reasoner.types import Trace
 
 ROUTER: Final = "r2reasoner"
-SHOWN: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ def _worker(name: str, pool: Pool) -> Card:
     known = ", ".join((ROUTER, *(card.name for card in pool.workers)))
     raise Refusal(
         404,
-        f"no model {name[:SHOWN]!r} here; there are: {known}",
+        f"no model {name[:MAX_SHOWN]!r} here; there are: {known}",
         code="model_not_found",
         param="model",
     )
@@ -115,8 +114,8 @@ def dial_of(name: str) -> float:
     if not 0 <= value <= 1:
         raise Refusal(
             404,
-            f"no model {name[:SHOWN]!r}: after {ROUTER}: comes a number from 0 (quality only) to 1"
-            " (cheapest)",
+            f"no model {name[:MAX_SHOWN]!r}: after {ROUTER}: comes a number from 0 (quality only)"
+            " to 1 (cheapest)",
             code="model_not_found",
             param="model",
         )

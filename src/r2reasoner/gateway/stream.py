@@ -51,7 +51,7 @@ async def as_events(
                         yield writer.chunk([], {"usage": full_usage(part.usage)})
                     yield DONE
     except (Refusal, R2Error) as error:
-        refusal = error if isinstance(error, Refusal) else refusal_of(error)
+        refusal = refusal_of(error)
         if not begun:
             raise refusal from None
         if held:
