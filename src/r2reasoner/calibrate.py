@@ -86,7 +86,11 @@ class Calibration:
             self.measured.items += 1
             say(self.measured.items)
 
-        await together(one(item) for item in items)
+        places = {item.query: place for place, item in enumerate(items)}
+        try:
+            await together(one(item) for item in items)
+        finally:  # in the order of the items, not of the answers: what is drawn from them later
+            self.measured.references.sort(key=lambda reference: places[reference.query])
         return self.measured
 
     async def solve(self, item: Task) -> Reference | None:
